@@ -1,0 +1,247 @@
+"""The settings of each command, and how they are read: TOML file first, flags over it."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from agents.config import Critic, PPOConfig, SFTConfig
+from textenvs.errors import ConfigError, UnknownNameError
+
+Settings = TypeVar("Settings")
+Options = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+
+DEFAULT_ENV = "textenvs/ContextSelect-v0"
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSettings:
+    """Which environment, with which options.
+
+    Attributes:
+        env: Id of the environment.
+        prompts: Corpus or file of prompts; short for -o corpus=... (ContextSelect).
+        option: An option of the environment as name=value, e.g. -o n_items=8; may be
+            repeated. See `textenvs info ID`.
+    """
+
+    env: str = DEFAULT_ENV
+    prompts: str | None = None
+    option: Annotated[Options, tyro.conf.arg(aliases=["-o"])] = ()
+
+    def options(self) -> dict[str, Any]:
+        """Return the options as keyword arguments; values are read as TOML, else as text."""
+        parsed = dict(_parse_option(text) for text in self.option)
+        return parsed if self.prompts is None else {"corpus": self.prompts, **parsed}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings(EnvSettings):
+    """Train a language model by PPO against an environment.
+
+    Attributes:
+        model: "tiny-lm", "smollm2-135m", a Hugging Face folder, a hub name.
+        out: Run folder; by default runs/train-SEED.
+        timesteps: Tokens to act in all.
+        updates: Stop after so many PPO updates instead.
+        num_envs: Completions sampled side by side.
+        kl_coef: Coefficient of the KL to the model as it was before training.
+        kl_target: Adapt the coefficient to this KL, in nats a completion.
+        kl_timing: Ask the reference once an "episode", or at each "step".
+        critic: Value head on the policy's trunk ("shared") or on its own ("separate").
+        lora: Train low-rank adapters; the reference is then the model without them.
+        temperature: Of sampling.
+        seed: Decides prompts, tokens and batches.
+        eval_prompts: Held-out prompts answered before and after; 0 evaluates nothing.
+        save_every: Updates between checkpoints; 0 saves at the end alone.
+        resume: A checkpoint to go on from, exactly.
+        ppo: Settings of PPO.
+    """
+
+    model: str = "tiny-lm"
+    out: Path | None = None
+    timesteps: int = 200_000
+    updates: int | None = None
+    num_envs: int = 64
+    kl_coef: float = 0.05
+    kl_target: float | None = None
+    kl_timing: str = "episode"
+    critic: Critic = "shared"
+    lora: bool = False
+    temperature: float = 1.0
+    seed: int = 0
+    eval_prompts: int = 100
+    save_every: int = 0
+    resume: Path | None = None
+    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTSettings(EnvSettings):
+    """Fine-tune a language model on an environment's right answers.
+
+    Attributes:
+        model: "tiny-lm", "smollm2-135m", a Hugging Face folder, a hub name.
+        out: Run folder; by default runs/sft-SEED.
+        lora: Train low-rank adapters; they are merged when saved.
+        seed: Decides the prompts.
+        eval_prompts: Held-out prompts answered before and after; 0 evaluates nothing.
+        sft: Settings of the training.
+    """
+
+    model: str = "tiny-lm"
+    out: Path | None = None
+    lora: bool = False
+    seed: int = 0
+    eval_prompts: int = 100
+    sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings(EnvSettings):
+    """Answer held-out prompts and print the gold metrics with 95% intervals.
+
+    Attributes:
+        model: "tiny-lm", "smollm2-135m", a Hugging Face folder, a hub name.
+        prompts_asked: Prompts to answer.
+        split: "train", "validation" or "test".
+        decoding: "greedy", "sampled", or "both".
+        num_envs: Prompts answered side by side.
+        seed: Of sampling and of the bootstrap.
+        samples: Answers to print.
+        json: Write the metrics to this file too.
+    """
+
+    model: str = "tiny-lm"
+    prompts_asked: int = 200
+    split: str = "test"
+    decoding: typing.Literal["greedy", "sampled", "both"] = "both"
+    num_envs: int = 64
+    seed: int = 0
+    samples: int = 3
+    json: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoSettings:
+    """Watch a small language model learn to answer only from the list: base, SFT, PPO.
+
+    Attributes:
+        out: Run folder; by default runs/demo-SEED.
+        seed: Decides everything that is random.
+        corpus: Titles with categories: "films", "bbc-news", a file.
+        n_items: Titles in each list.
+        prompts_asked: Held-out prompts for each row of the table.
+        ppo_updates: PPO updates.
+        sft_steps: Steps of supervised fine-tuning.
+    """
+
+    out: Path | None = None
+    seed: int = 0
+    corpus: str = "films"
+    n_items: int = 8
+    prompts_asked: int = 300
+    ppo_updates: int = 40
+    sft_steps: int = 60
+
+
+def read_settings(
+    kind: type[Settings], arguments: Sequence[str], *, command: str
+) -> tuple[Settings, bool]:
+    """Return the settings of a command, and whether only to print them.
+
+    `--config FILE.toml` gives defaults, `--dry-run` prints; every other flag overrides.
+
+    Raises:
+        ConfigError: if the file cannot be read or holds a wrong value.
+        SystemExit: with code 2 on a wrong flag, 0 after --help.
+    """
+    rest, file, dry_run = [], None, False
+    given = iter(arguments)
+    for word in given:
+        if word == "--dry-run":
+            dry_run = True
+        elif word == "--config":
+            file = next(given, None)
+            if file is None:
+                raise ConfigError("--config needs the path of a TOML file")
+        elif word.startswith("--config="):
+            file = word.partition("=")[2]
+        else:
+            rest.append(word)
+    default = kind() if file is None else from_toml(kind, Path(file))
+    note = "Also: --config FILE.toml (defaults for every flag), --dry-run (print the settings)."
+    settings = tyro.cli(
+        kind,
+        prog=f"textenvs {command}",
+        description=f"{(kind.__doc__ or '').splitlines()[0]} {note}",
+        args=rest,
+        default=default,
+        config=(tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes)[:0],
+    )
+    return settings, dry_run
+
+
+def from_toml(kind: type[Settings], path: Path) -> Settings:
+    """Return settings read from a TOML file.
+
+    Raises:
+        ConfigError: if there is no such file, or it is no TOML.
+        UnknownNameError: if a key is no setting.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the config file {str(path)!r} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+    return _build(kind, table, where=str(path))
+
+
+def _build(kind: Any, table: Mapping[str, Any], where: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            raise UnknownNameError(f"setting in {where}", key, fields)
+        values[name] = _value(hints[name], value, f"{where}: {name}")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a table, got {value!r}")
+        return _build(hint, value, where)
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for choice in choices:
+        if choice is Path and isinstance(value, str):
+            return Path(value)
+        if choice is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if typing.get_origin(choice) is typing.Literal and value in typing.get_args(choice):
+            return value
+        if typing.get_origin(choice) is tuple and isinstance(value, list):
+            return tuple(str(item) for item in value)
+        if isinstance(choice, type) and isinstance(value, choice):
+            if not (isinstance(value, bool) and choice is not bool):
+                return value
+    names = " or ".join(str(getattr(c, "__name__", c)) for c in choices if c is not type(None))
+    raise ConfigError(f"{where} must be {names}, got {value!r}")
+
+
+def _parse_option(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise ConfigError(f"an option is name=value, got {text!r}; e.g. -o n_items=8")
+    try:
+        return name.strip().replace("-", "_"), tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return name.strip().replace("-", "_"), value

@@ -1,0 +1,209 @@
+"""`textenvs train`, `sft`, `evaluate` and `demo`: settings in, run folder out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import tomli_w
+import torch
+from transformers.utils import logging as transformers_logging
+
+from agents.cli_config import (
+    DemoSettings,
+    EnvSettings,
+    EvaluateSettings,
+    SFTSettings,
+    TrainSettings,
+    read_settings,
+)
+from agents.console import Console, metrics_table
+from agents.evaluation import Answer, answer_prompts, summarise
+from agents.inspection import require_id
+from agents.policy import CausalLMPolicy
+from agents.ppo import PPO
+from agents.runs import RunFolder, plain, write_text
+from agents.sft import sft
+from textenvs.errors import ConfigError
+from textenvs.kl import KLCoefficient
+from textenvs.models import model_folder
+from textenvs.wrappers.reference_kl import VectorReferenceKL
+
+# The commands show their own progress; a library's bars would tear it.
+transformers_logging.disable_progress_bar()
+
+SECONDS = ("seconds_rollout", "seconds_reference", "seconds_update")
+
+
+def _resolved(settings: Any, dry_run: bool, console: Console) -> bool:
+    """Print the settings if that is all that was asked for."""
+    if dry_run:
+        console.say(tomli_w.dumps(plain(settings)).rstrip())
+    return dry_run
+
+
+def _options(settings: EnvSettings, model: str) -> dict[str, Any]:
+    """Return the environment's options, with the model's own tokenizer."""
+    require_id(settings.env)
+    return {"tokenizer": model_folder(model), **settings.options()}
+
+
+def _held_out(
+    agent: Any, settings: EnvSettings, options: Mapping[str, Any], n_prompts: int, rows: int
+) -> list[Answer]:
+    test = {"split": "test", **options}
+    return answer_prompts(agent, settings.env, n_prompts, num_envs=rows, env_kwargs=test)
+
+
+def train(arguments: Sequence[str], console: Console) -> int:
+    """Train a model by PPO, with the KL to where it began."""
+    settings, dry_run = read_settings(TrainSettings, arguments, command="train")
+    if _resolved(settings, dry_run, console):
+        return 0
+    run = RunFolder(settings.out or Path(f"runs/train-{settings.seed}"), settings)
+    options = _options(settings, settings.model)
+    venv = gym.make_vec(settings.env, num_envs=settings.num_envs, **options)
+    policy = CausalLMPolicy.from_pretrained(
+        settings.model,
+        critic=settings.critic,
+        lora=settings.lora,
+        temperature=settings.temperature,
+    )
+    if settings.kl_coef > 0:
+        coefficient = KLCoefficient(settings.kl_coef, target=settings.kl_target)
+        venv = VectorReferenceKL(
+            venv, policy.reference(), coefficient, timing=settings.kl_timing
+        )
+    if settings.resume is not None:
+        agent = PPO.load(settings.resume, venv)
+    else:
+        agent = PPO(policy, venv, settings.ppo, seed=settings.seed)
+    table = {}
+    if settings.eval_prompts:
+        answers = _held_out(agent, settings, options, settings.eval_prompts, settings.num_envs)
+        table["before"] = summarise(answers)
+    _learn(agent, settings, run, console)
+    last = agent.save(run.checkpoint(agent.num_updates))
+    if settings.eval_prompts:
+        answers = _held_out(agent, settings, options, settings.eval_prompts, settings.num_envs)
+        table["after"] = summarise(answers)
+        console.print(metrics_table("Held-out prompts, greedy, 95% intervals", table, _shown(table)))
+    run.finish({stage: {n: list(v) for n, v in row.items()} for stage, row in table.items()})
+    console.say(f"Run folder: {run.path}\nModel: {last}")
+    return 0
+
+
+def _learn(agent: PPO, settings: TrainSettings, run: RunFolder, console: Console) -> None:
+    """Train, one line an update: what was learned and where the time went."""
+
+    def log(metrics: Mapping[str, float]) -> bool:
+        run.log(metrics)
+        kl = f"  KL {metrics['kl']:.2f}" if "kl" in metrics else ""
+        rollout, reference, update = (metrics[name] for name in SECONDS)
+        console.say(
+            f"update {agent.num_updates}  tokens {agent.num_timesteps}  "
+            f"score {metrics.get('score', float('nan')):.3f}{kl}  "
+            f"entropy {metrics['entropy']:.2f}  seconds: rollout {rollout:.2f}, "
+            f"reference {reference:.2f}, update {update:.2f}"
+        )
+        every = settings.save_every
+        if every and agent.num_updates % every == 0:
+            agent.save(run.checkpoint(agent.num_updates))
+        return settings.updates is None or agent.num_updates < settings.updates
+
+    agent.learn(settings.timesteps, log, reset_num_timesteps=settings.resume is None)
+
+
+def fine_tune(arguments: Sequence[str], console: Console) -> int:
+    """Fine-tune a model on an environment's right answers."""
+    settings, dry_run = read_settings(SFTSettings, arguments, command="sft")
+    if _resolved(settings, dry_run, console):
+        return 0
+    run = RunFolder(settings.out or Path(f"runs/sft-{settings.seed}"), settings)
+    options = _options(settings, settings.model)
+    env = gym.make(settings.env, **options)
+    policy = CausalLMPolicy.from_pretrained(settings.model, lora=settings.lora)
+    table = {}
+    if settings.eval_prompts:
+        table["before"] = summarise(_held_out(policy, settings, options, settings.eval_prompts, 64))
+    with console.progress("SFT", settings.sft.steps) as advance:
+
+        def log(values: Mapping[str, Any]) -> None:
+            run.log(values)
+            advance(f"loss {values['loss']:.3f}")
+
+        sft(policy, env, settings.sft, seed=settings.seed, log=log)
+    last = policy.save_pretrained(run.checkpoint(settings.sft.steps))
+    if settings.eval_prompts:
+        table["after"] = summarise(_held_out(policy, settings, options, settings.eval_prompts, 64))
+        console.print(metrics_table("Held-out prompts, greedy, 95% intervals", table, _shown(table)))
+    run.finish({stage: {n: list(v) for n, v in row.items()} for stage, row in table.items()})
+    console.say(f"Run folder: {run.path}\nModel: {last}")
+    return 0
+
+
+def evaluate_model(arguments: Sequence[str], console: Console) -> int:
+    """Answer held-out prompts, greedily, by sampling, or both."""
+    settings, dry_run = read_settings(EvaluateSettings, arguments, command="evaluate")
+    if _resolved(settings, dry_run, console):
+        return 0
+    options = {"split": settings.split, **_options(settings, settings.model)}
+    policy = CausalLMPolicy.from_pretrained(settings.model)
+    agent = _Seeded(policy, settings.seed)
+    ways = ("greedy", "sampled") if settings.decoding == "both" else (settings.decoding,)
+    table = {}
+    for way in ways:
+        answers = answer_prompts(
+            agent,
+            settings.env,
+            settings.prompts_asked,
+            way == "greedy",
+            num_envs=settings.num_envs,
+            env_kwargs=options,
+        )
+        table[way] = summarise(answers, seed=settings.seed)
+        for answer in answers[: settings.samples]:
+            console.say(f"[{way}] {answer.prompt_id}: {answer.completion!r}")
+    title = f"{settings.prompts_asked} prompts of {settings.split}, 95% intervals"
+    console.print(metrics_table(title, table, _shown(table)))
+    if settings.json is not None:
+        values = {way: {n: list(v) for n, v in row.items()} for way, row in table.items()}
+        write_text(settings.json, json.dumps(values, indent=2) + "\n")
+    return 0
+
+
+def demo(arguments: Sequence[str], console: Console) -> int:
+    """Run the demonstration."""
+    from agents.demo import run_demo
+
+    settings, dry_run = read_settings(DemoSettings, arguments, command="demo")
+    if settings.n_items < 2 or min(settings.prompts_asked, settings.ppo_updates) < 1:
+        raise ConfigError("n_items must be at least 2, prompts_asked and ppo_updates at least 1")
+    if not _resolved(settings, dry_run, console):
+        run_demo(settings, console)
+    return 0
+
+
+class _Seeded:
+    """A policy whose sampling is seeded."""
+
+    def __init__(self, policy: CausalLMPolicy, seed: int) -> None:
+        self.policy = policy
+        self.generator = torch.Generator(policy.device).manual_seed(seed)
+
+    def predict(
+        self,
+        observation: Mapping[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        return self.policy.predict(
+            observation, state, episode_start, deterministic, generator=self.generator
+        )
+
+
+def _shown(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in table.values() for name in row))

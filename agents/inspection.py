@@ -1,0 +1,82 @@
+"""`textenvs list`, `info` and `doctor`: commands that train nothing."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+from rich.table import Table
+from rich.text import Text
+
+import textenvs
+from agents.cli_config import DEFAULT_ENV, EnvSettings
+from agents.console import Console
+from agents.doctor import examine
+from textenvs.errors import UnknownNameError
+
+
+def make_env(env_id: str, **options: Any) -> Any:
+    """Make one text environment.
+
+    Raises:
+        UnknownNameError: if the id is not registered.
+    """
+    require_id(env_id)
+    return gym.make(env_id, **options).unwrapped
+
+
+def require_id(env_id: str) -> None:
+    """Refuse an id that is not registered, with near ones."""
+    if env_id not in gym.registry:
+        raise UnknownNameError("environment", env_id, textenvs.list_envs())
+
+
+def print_list(arguments: Sequence[str], console: Console) -> int:
+    """Print the registered environments with the first line of their description."""
+    argparse.ArgumentParser(prog="textenvs list", description=print_list.__doc__).parse_args(
+        list(arguments)
+    )
+    table = Table("id", "what it asks")
+    for env_id in textenvs.list_envs():
+        made = make_env(env_id)
+        table.add_row(env_id, Text((type(made).__doc__ or "").splitlines()[0]))
+    console.print(table)
+    return 0
+
+
+def print_info(arguments: Sequence[str], console: Console) -> int:
+    """Print an environment's spaces, a prompt with its right answer, and the reward of it."""
+    parser = argparse.ArgumentParser(prog="textenvs info", description=print_info.__doc__)
+    parser.add_argument("id", nargs="?", default=DEFAULT_ENV)
+    parser.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE")
+    given = parser.parse_args(list(arguments))
+    options = EnvSettings(env=given.id, option=tuple(given.option)).options()
+    env = make_env(given.id, **options)
+    prompt = env.prompts[0]
+    answer = env.oracle(prompt)
+    tokens = len(env.tokenizer.encode(prompt.text))
+    console.say(f"{given.id}\n\n{(type(env).__doc__ or '').strip()}\n")
+    console.say(f"observation  {env.observation_space}")
+    console.say(f"action       {env.action_space}")
+    console.say(f"prompts      {len(env.prompts)} in this split; the first has {tokens} tokens")
+    console.say(f"reward       {env.reward.name}")
+    console.say(f"\n--- a prompt ({prompt.id})\n{prompt.text}--- a right answer\n{answer}\n---")
+    for words, text in (("right answer", answer), ("empty answer", "")):
+        result = env.score(prompt, [text])
+        terms = {name: float(term.weighted[0]) for name, term in result.terms.items()}
+        console.say(f"reward of the {words}: {float(result.scores[0]):g}  {terms}")
+    return 0
+
+
+def print_doctor(arguments: Sequence[str], console: Console) -> int:
+    """Print what is installed and what is wrong; 1 if something is."""
+    argparse.ArgumentParser(prog="textenvs doctor", description=print_doctor.__doc__).parse_args(
+        list(arguments)
+    )
+    findings = examine()
+    table = Table("", "part", "finding")
+    for finding in findings:
+        mark = "FAULT" if finding.fault else "ok"
+        table.add_row(mark, Text(finding.name), Text(finding.words))
+    console.print(table)
+    return int(any(finding.fault for finding in findings))

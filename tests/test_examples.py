@@ -1,0 +1,31 @@
+"""The examples run, small, as a user would run them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_quickstart_steps_the_oracle_to_a_full_reward() -> None:
+    printed = run("quickstart.py")
+    assert "ended by eos" in printed
+    assert "'context_match'" in printed
+    assert "'correct': 1.0" in printed
+
+
+def test_train_ppo_learns_evaluates_and_saves(tmp_path: Path) -> None:
+    folder = tmp_path / "agent"
+    sizes = ("--updates", "1", "--num-envs", "2", "--n-items", "3", "--prompts", "2")
+    printed = run("train_ppo.py", *sizes, "--out", str(folder))
+    assert printed.count("update ") == 1
+    assert "after  correct" in printed
+    assert (folder / "model.safetensors").is_file()
+    assert (folder / "training.json").is_file()

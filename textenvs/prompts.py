@@ -1,0 +1,264 @@
+"""Prompt sources: deterministic, indexable sequences of `Prompt`, one per split.
+
+Splits are by `Prompt.group` (the InstructGPT rule, Ouyang et al., arXiv:2203.02155,
+appendix A.3: no user in two splits), decided by a hash, so that a group's split never
+depends on what else is in the data.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from textenvs.errors import ConfigError, MissingDependencyError, PromptError, UnknownNameError
+from textenvs.tokenization import TextTokenizer
+from textenvs.types import Prompt, Split
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+TRAIN_SHARE, VALIDATION_SHARE = 0.8, 0.1
+
+
+class PromptSource(Sequence[Prompt]):
+    """A sequence of prompts: same index, same prompt, always.
+
+    A subclass gives `__len__` and `__getitem__`; the rest has defaults that read the
+    prompts one by one.
+    """
+
+    def index_of(self, prompt_id: str) -> int:
+        """Return where the prompt with this id stands.
+
+        Raises:
+            UnknownNameError: if there is no such id.
+        """
+        for i in range(len(self)):
+            if self[i].id == prompt_id:
+                return i
+        raise UnknownNameError("prompt id", prompt_id, (self[i].id for i in range(len(self))))
+
+    def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> None:
+        """Encode every prompt once and refuse the first longer than `limit` tokens.
+
+        Raises:
+            PromptError: naming the prompt and both lengths.
+        """
+        chunk = 4096
+        for start in range(0, len(self), chunk):
+            batch = [self[i] for i in range(start, min(start + chunk, len(self)))]
+            encoded = tokenizer.encode_batch([prompt.text for prompt in batch])
+            for prompt, ids in zip(batch, encoded, strict=True):
+                if len(ids) > limit:
+                    raise too_long(prompt, len(ids), limit)
+
+
+class PromptList(PromptSource):
+    """Prompts held in memory."""
+
+    def __init__(self, prompts: Iterable[Prompt | str | Mapping[str, Any]]) -> None:
+        """Collect prompts; a string or a mapping becomes a `Prompt`.
+
+        Raises:
+            PromptError: if there is none, or an id stands twice.
+        """
+        self._prompts = tuple(as_prompt(p, i) for i, p in enumerate(prompts))
+        if not self._prompts:
+            raise PromptError("there is no prompt; give at least one")
+        self._index: dict[str, int] = {}
+        for i, prompt in enumerate(self._prompts):
+            if self._index.setdefault(prompt.id, i) != i:
+                raise PromptError(f"the prompt id {prompt.id!r} stands twice; ids must be unique")
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self._prompts)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one prompt."""
+        return self._prompts[index]
+
+    def index_of(self, prompt_id: str) -> int:
+        """Return where the prompt with this id stands."""
+        if prompt_id not in self._index:
+            raise UnknownNameError("prompt id", prompt_id, self._index)
+        return self._index[prompt_id]
+
+
+class GeneratedPrompts(PromptSource):
+    """Procedural prompts: index and seed in, prompt out, nothing held in memory."""
+
+    def __init__(
+        self, make: Callable[[int, np.random.Generator], Prompt], size: int, *, seed: int = 0
+    ) -> None:
+        """Keep the recipe.
+
+        Args:
+            make: Called with the index and a generator seeded by (seed, index); the ids it
+                gives end in "-INDEX".
+            size: Number of prompts, at least 1.
+            seed: Chooses another sequence of the same size.
+        """
+        if size < 1:
+            raise PromptError(f"the number of prompts must be at least 1, got {size}")
+        self._make, self._size, self._seed = make, size, seed
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the prompt of this index."""
+        if not -self._size <= index < self._size:
+            raise IndexError(f"prompt index {index} is outside 0..{self._size - 1}")
+        i = int(index) % self._size
+        return self._make(i, np.random.default_rng((self._seed, i)))
+
+    def index_of(self, prompt_id: str) -> int:
+        """Return the index the id ends in, if the prompt there has that id."""
+        tail = prompt_id.rpartition("-")[2]
+        if tail.isdecimal() and int(tail) < self._size and self[int(tail)].id == prompt_id:
+            return int(tail)
+        examples = (self[i].id for i in range(min(3, self._size)))
+        raise UnknownNameError("prompt id", prompt_id, examples)
+
+
+def as_prompt(value: Prompt | str | Mapping[str, Any], index: int) -> Prompt:
+    """Return a `Prompt` for a string (its text) or a mapping of its fields.
+
+    Keys of a mapping that are no field of `Prompt` go into `metadata`.
+
+    Raises:
+        PromptError: if a mapping has no text.
+    """
+    if isinstance(value, Prompt):
+        return value
+    if isinstance(value, str):
+        return Prompt(id=str(index), text=value, group=value)
+    names = {field.name for field in dataclasses.fields(Prompt)}
+    known = {key: item for key, item in value.items() if key in names}
+    extra = {key: item for key, item in value.items() if key not in names}
+    text = known.pop("text", extra.pop("prompt", None))
+    if not isinstance(text, str):
+        raise PromptError(f"prompt {index} has no 'text'; its keys are {sorted(value)}")
+    metadata = {**extra, **known.pop("metadata", {})}
+    prompt = Prompt(id=str(known.pop("id", index)), text=text, metadata=metadata, **known)
+    return prompt if prompt.group else dataclasses.replace(prompt, group=text)
+
+
+def as_source(prompts: Any, split: Split | None = None) -> PromptSource:
+    """Return a prompt source for a list, a file, a `datasets.Dataset`, or a source.
+
+    Args:
+        prompts: A source; an iterable of prompts, strings or mappings; a
+            `datasets.Dataset`; or the path of a file that `datasets.load_dataset` reads.
+        split: Keep only the groups of this split; None keeps all.
+
+    Raises:
+        PromptError: if nothing is left, or an item is no prompt.
+    """
+    if split is not None and split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    if isinstance(prompts, PromptSource):
+        return prompts
+    if isinstance(prompts, (str, Path)):
+        prompts = read_table(prompts)
+    collected = [as_prompt(p, i) for i, p in enumerate(prompts)]
+    if split is not None:
+        kept = [p for p in collected if split_of(p.group) == split]
+        if collected and not kept:
+            raise PromptError(
+                f"none of the {len(collected)} prompts falls into the split {split!r}; "
+                "add prompts, or pass split=None to use all of them"
+            )
+        collected = kept
+    return PromptList(collected)
+
+
+def read_table(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of a CSV, TSV, JSON, JSON-lines or Parquet file.
+
+    Raises:
+        ConfigError: if the file is missing, unreadable, or of a kind that is not read.
+        MissingDependencyError: if a Parquet file is given and `datasets` is absent.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"there is no file {str(path)!r}")
+    kind = path.suffix.casefold()
+    try:
+        if kind in (".csv", ".tsv"):
+            header, *rows = read_rows(path) or [[]]
+            return [dict(zip(header, row, strict=False)) for row in rows]
+        if kind in (".json", ".jsonl", ".ndjson"):
+            text = path.read_text(encoding="utf-8-sig")
+            records = json.loads(text) if kind == ".json" else map(json.loads, text.splitlines())
+            return [dict(record) for record in records]
+    except (UnicodeDecodeError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path.name!r} cannot be read as {kind[1:]}: {error}") from error
+    if kind == ".parquet":
+        return _read_parquet(path)
+    raise ConfigError(
+        f"{path.name!r} ends in {path.suffix!r}; the kinds that are read are "
+        ".csv, .tsv, .json, .jsonl, .parquet"
+    )
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Return the rows of a CSV file, or of a TSV file (which has no quoting).
+
+    Raises:
+        ConfigError: if the file is not UTF-8 or no table.
+    """
+    is_tsv = path.suffix.casefold() == ".tsv"
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
+    delimiter = "\t" if is_tsv else ","
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [row for row in csv.reader(file, delimiter=delimiter, quoting=quoting) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name!r} cannot be read as a UTF-8 table: {error}") from error
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError(
+            "datasets", f"reading {path.name}", 'pip install "textenvs[agents]"'
+        ) from error
+    return [dict(row) for row in datasets.Dataset.from_parquet(str(path))]
+
+
+def normalise(text: str) -> str:
+    """Return the comparison form of a text: what a reader would call the same words.
+
+    Format characters (category Cf: zero-width, direction marks) dropped, NFKC, case
+    folded, runs of white space made one space.
+    """
+    # Format characters go first: one between a letter and its accent would keep them apart.
+    kept = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", kept).casefold())
+    return " ".join(folded.split())
+
+
+def split_of(group: str) -> Split:
+    """Return the split of a group: 80% train, 10% validation, 10% test, by hash."""
+    digest = hashlib.blake2b(normalise(group).encode("utf-8", "surrogatepass"), digest_size=8)
+    share = int.from_bytes(digest.digest(), "big") / 2**64
+    if share < TRAIN_SHARE:
+        return "train"
+    return "validation" if share < TRAIN_SHARE + VALIDATION_SHARE else "test"
+
+
+def too_long(prompt: Prompt, length: int, limit: int) -> PromptError:
+    """Return the error for a prompt that does not fit, with the remedies."""
+    return PromptError(
+        f"prompt {prompt.id!r} has {length} tokens, but max_prompt_tokens is {limit}; raise "
+        f"max_prompt_tokens to at least {length}, shorten the prompt, or pass "
+        'overlong="truncate" to drop tokens from its left'
+    )

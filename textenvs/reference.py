@@ -1,0 +1,154 @@
+"""The reference policy: what a trained policy is kept close to."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from textenvs.decoding import CachedDecoder, DecodeState, autocast, positions
+from textenvs.errors import ModelError
+from textenvs.models import has_fast_bfloat16, shared_causal_lm
+
+
+@runtime_checkable
+class Reference(Protocol):
+    """What the KL wrappers ask of a reference policy."""
+
+    def bind(self, num_prompt_columns: int, vocab_size: int) -> None:
+        """Learn the shape of the observations; called once."""
+
+    def completion_logprobs(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Return float32 [N, T], the log-probabilities of finished completions."""
+
+    def next_logprobs(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, fresh: np.ndarray
+    ) -> np.ndarray:
+        """Return float32 [B, V], the log-probabilities of the next token."""
+
+    def completion_distributions(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray
+    ) -> np.ndarray:
+        """Return float32 [N, T, V]: the whole distribution before each token."""
+
+
+class CausalLMReference:
+    """A Hugging Face causal language model as the reference.
+
+    `completion_logprobs` makes one teacher-forced pass over finished episodes;
+    `next_logprobs` follows episodes token by token with a cache. Both use the same
+    temperature, so that their per-token terms are equal.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        temperature: float = 1.0,
+        bfloat16: bool | None = None,
+        frozen: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: A causal language model, or a name (loaded once per process).
+            temperature: Logits are divided by it, as the policy's are.
+            bfloat16: Compute under autocast; None does so where the processor has it.
+            frozen: Context entered around every pass; a policy passes its adapter's
+                `disable_adapter` here to serve as its own reference.
+        """
+        self.model = shared_causal_lm(str(model)) if isinstance(model, (str, Path)) else model
+        self.temperature, self.frozen = temperature, frozen
+        self.device = next(self.model.parameters()).device
+        self.bfloat16 = has_fast_bfloat16(self.device) if bfloat16 is None else bfloat16
+        self._start = 0
+        self._decoder: CachedDecoder | None = None
+        self._state: DecodeState | None = None
+
+    def bind(self, num_prompt_columns: int, vocab_size: int) -> None:
+        """Learn the shape of the observations.
+
+        Raises:
+            ModelError: if the model knows fewer tokens than the environment.
+        """
+        self._start = num_prompt_columns
+        self._decoder = CachedDecoder(self.model, vocab_size=vocab_size, bfloat16=self.bfloat16)
+        self._state = None
+
+    @property
+    def decoder(self) -> CachedDecoder:
+        """The bound decoder."""
+        if self._decoder is None:
+            raise ModelError("the reference is not bound to an environment; call bind() first")
+        return self._decoder
+
+    def completion_logprobs(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Return float32 [N, T]: log pi_ref of each completion token, 0 behind the end.
+
+        Args:
+            input_ids: int64 [N, P + T], finished episodes.
+            attention_mask: [N, P + T].
+        """
+        ids, mask = self._tensors(input_ids, attention_mask)
+        completion = mask[:, self._start :]
+        logits, width = self._completion_logits(ids, mask)
+        tokens = ids[:, self._start :][:, :width]
+        picked = logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
+        result = torch.zeros(completion.shape, device=ids.device)
+        result[:, :width] = picked * completion[:, :width]
+        return result.cpu().numpy()
+
+    def completion_distributions(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray
+    ) -> np.ndarray:
+        """Return float32 [N, T', V], T' the longest completion: log pi_ref(. | s_t)."""
+        logits, _ = self._completion_logits(*self._tensors(input_ids, attention_mask))
+        return logits.log_softmax(-1).cpu().numpy()
+
+    @torch.no_grad()
+    def _completion_logits(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, int]:
+        """Return float32 [N, T', V] and T', the length of the longest completion."""
+        start = self._start
+        width = int(mask[:, start:].sum(1).max())
+        first = int(mask.int().argmax(1).min())
+        ids, mask = ids[:, first : start + width], mask[:, first : start + width]
+        with self.frozen(), autocast(self.bfloat16, ids.device):
+            output = self.model(
+                input_ids=ids,
+                attention_mask=mask.long(),
+                position_ids=positions(mask),
+                use_cache=False,
+                logits_to_keep=width + 1,
+            )
+        logits = output.logits[:, :-1, : self.decoder.vocab_size].float() / self.temperature
+        return logits, width
+
+    def next_logprobs(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, fresh: np.ndarray
+    ) -> np.ndarray:
+        """Return float32 [B, V]: log pi_ref of every next token.
+
+        Args:
+            input_ids: int64 [B, P + T], the observation before the action.
+            attention_mask: [B, P + T].
+            fresh: bool [B], rows whose episode has just begun.
+        """
+        ids, mask = self._tensors(input_ids, attention_mask)
+        with self.frozen():
+            logits, self._state = self.decoder.next_token(
+                ids, mask, self._state, torch.from_numpy(fresh).to(ids.device)
+            )
+        return (logits / self.temperature).log_softmax(-1).cpu().numpy()
+
+    def _tensors(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[Tensor, Tensor]:
+        ids = torch.from_numpy(np.ascontiguousarray(input_ids)).to(self.device)
+        mask = torch.from_numpy(np.ascontiguousarray(attention_mask)).to(self.device)
+        return ids, mask.bool()
+
+
+def as_reference(reference: Any) -> Reference:
+    """Return a reference for a model name, a model, or a reference."""
+    return reference if isinstance(reference, Reference) else CausalLMReference(reference)

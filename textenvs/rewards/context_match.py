@@ -1,0 +1,247 @@
+"""`ContextMatch`: answer only with items of the list in the prompt.
+
+Each line of an answer is compared with the listed items by fuzzy matching, so that a
+slip of one letter is forgiven and an invention is not. The published experiment paid
++1 for a title of the list and -1 for any other; here the category counts as well, and
+an item pays once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+from rapidfuzz import fuzz, process
+
+from textenvs.errors import ConfigError, RewardError, UnknownNameError
+from textenvs.prompts import normalise
+from textenvs.rewards.base import BaseReward, RewardResult
+from textenvs.types import Episode, Prompt
+
+Scoring = Literal["count", "f1", "first"]
+FUZZY_LINES_PER_ITEM = 4
+"""Lines beyond this many per listed item are matched exactly only: the cost of a
+hostile answer stays linear in its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """The listed items of one prompt, in comparison form."""
+
+    titles: tuple[str, ...]
+    digits: tuple[str, ...]
+    index: dict[str, int]
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How the lines of one answer were judged.
+
+    Attributes:
+        hits: One entry a non-empty line: the index of the item it names, or -1.
+        right: Distinct items of the asked category that were named.
+        targets: Items of the asked category that are listed.
+    """
+
+    hits: tuple[int, ...]
+    right: int
+    targets: int
+
+    @property
+    def wrong(self) -> int:
+        """Lines that earned nothing: inventions, wrong category, repetitions."""
+        return len(self.hits) - self.right
+
+
+class ContextMatch(BaseReward):
+    """Score an answer of one title a line against the items listed in the prompt.
+
+    A line names an item if, both in the normal form of `textenvs.prompts.normalise`, they
+    have a `rapidfuzz.fuzz.ratio` of at least `threshold` and the same digits ("Part 2" is
+    not "Part 3"). It is right if the item has the asked category and was not named
+    before; every other line is wrong. With K items of the asked category listed:
+
+    - `"count"`: right - wrong, the published +1/-1 counted per line, not below -K; an
+      empty answer gets -K - 1. Range [-K - 1, K].
+    - `"f1"`: the F1 score of the set of items, in [0, 1]; an empty answer gets -1.
+    - `"first"`: +1 if the first line is right, else -1; an empty answer gets -2.
+
+    So an empty answer is always strictly the worst one.
+    """
+
+    name = "context_match"
+
+    def __init__(self, threshold: float = 90.0, scoring: Scoring = "count") -> None:
+        """Choose how near is near enough, and how lines become a score.
+
+        Args:
+            threshold: Least `rapidfuzz` ratio, in (0, 100].
+            scoring: "count", "f1" or "first".
+
+        Raises:
+            ConfigError: if the threshold is out of range.
+            UnknownNameError: if the scoring is unknown.
+        """
+        if not 0 < threshold <= 100:
+            raise ConfigError(
+                f"threshold must be above 0 and at most 100, got {threshold}; the default is 90"
+            )
+        if scoring not in get_args(Scoring):
+            raise UnknownNameError("scoring", scoring, get_args(Scoring))
+        self.threshold, self.scoring = float(threshold), scoring
+
+    def __call__(self, episodes: Sequence[Episode]) -> RewardResult:
+        """Score a batch."""
+        scores = [self._score(episode) for episode in episodes]
+        return RewardResult.from_scores(self.name, scores)
+
+    def bounds(self, prompt: Prompt) -> tuple[float, float]:
+        """Return the least and the greatest score an answer to this prompt can get."""
+        targets = max(1, sum(targets_of(prompt)))
+        return {
+            "count": (-targets - 1.0, float(targets)),
+            "f1": (-1.0, 1.0),
+            "first": (-2.0, 1.0),
+        }[self.scoring]
+
+    def judge(self, prompt: Prompt, completion: str) -> Judged:
+        """Return which item each line names, and how many are right."""
+        menu = menu_of(prompt)
+        is_target = targets_of(prompt)
+        hits: list[int] = []
+        for line in completion.splitlines():
+            key = normalise(line)
+            if key:
+                fuzzy = len(hits) < FUZZY_LINES_PER_ITEM * len(menu.titles)
+                hits.append(match(key, menu, self.threshold if fuzzy else 100.0))
+        named = {hit for hit in hits if hit >= 0 and is_target[hit]}
+        return Judged(tuple(hits), len(named), sum(is_target))
+
+    def _score(self, episode: Episode) -> float:
+        judged = self.judge(episode.prompt, episode.completion)
+        targets = max(1, judged.targets)
+        if not judged.hits:
+            return {"count": -targets - 1.0, "f1": -1.0, "first": -2.0}[self.scoring]
+        if self.scoring == "count":
+            return float(max(judged.right - judged.wrong, -targets))
+        if self.scoring == "f1":
+            return 2.0 * judged.right / (len(judged.hits) + targets)
+        first = judged.hits[0]
+        return 1.0 if first >= 0 and targets_of(episode.prompt)[first] else -1.0
+
+
+def match(key: str, menu: Menu, threshold: float) -> int:
+    """Return the index of the item a normalised line names, or -1.
+
+    The best item wins; a line too long to reach the threshold is never compared, so
+    the cost of one line is bounded by the longest item.
+    """
+    exact = menu.index.get(key)
+    if exact is not None:
+        return exact
+    if threshold >= 100 or len(key) * threshold > menu.longest * (200 - threshold):
+        return -1
+    ratios = process.cdist([key], menu.titles, scorer=fuzz.ratio, score_cutoff=threshold)[0]
+    best = int(np.argmax(ratios))
+    if ratios[best] < threshold or digits_of(key) != menu.digits[best]:
+        return -1
+    return best
+
+
+def menu_of(prompt: Prompt) -> Menu:
+    """Return the listed items of a prompt in comparison form.
+
+    Raises:
+        RewardError: if the prompt's context is no list of items.
+    """
+    if not isinstance(prompt.context, (tuple, list)) or not prompt.context:
+        raise RewardError(
+            f"the prompt {prompt.id!r} has no list to match against: its context is "
+            f"{prompt.context!r:.80}; ContextMatch needs a tuple of Item(title, category) or of "
+            "texts"
+        )
+    return _menu(tuple(prompt.context))
+
+
+@lru_cache(maxsize=4096)
+def _menu(context: tuple[Any, ...]) -> Menu:
+    titles = tuple(normalise(title_of(item)) for item in context)
+    index = {title: i for i, title in reversed(list(enumerate(titles)))}
+    digits = tuple(digits_of(title) for title in titles)
+    return Menu(titles, digits, index, max(map(len, titles)))
+
+
+def targets_of(prompt: Prompt) -> list[bool]:
+    """Return, for each listed item, whether its category is the one asked for.
+
+    A prompt that asks for no category accepts every listed item.
+    """
+    asked = prompt.metadata.get("category")
+    return [
+        asked is None or isinstance(item, str) or item.category == asked for item in prompt.context
+    ]
+
+
+def title_of(item: Any) -> str:
+    """Return the title of an `Item`, or a plain text itself."""
+    return item if isinstance(item, str) else item.title
+
+
+def digits_of(text: str) -> str:
+    """Return the digits of a text in order, numbers kept apart."""
+    return " ".join("".join(c if c.isdigit() else " " for c in text).split())
+
+
+LISTED_THRESHOLD = 90.0
+"""The fuzzy ratio of the published metric; fixed, whatever a reward's threshold is."""
+
+
+def gold_metrics(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
+    """Return the measures a policy is judged by and never trained on.
+
+    Lines are the non-empty lines of an answer; an empty answer gets 0 everywhere but in
+    `empty`. Each is float64 [B] in [0, 1]:
+
+    - `correct`: share of lines that are, letter for letter, a listed item of the asked
+      category (a repeated item counts once).
+    - `listed`: share of lines within fuzzy ratio 90 of any listed item, category
+      ignored, repeats counted: the metric of the published experiment.
+    - `precision`: share of lines that fuzzily name an item of the asked category.
+    - `recall`: share of the items of the asked category that are fuzzily named.
+    - `empty`: 1 if there is no line.
+    - `copied_fraction`: share of all listed items that are fuzzily named; near 1 means
+      the whole list was copied.
+    """
+    names = ("correct", "listed", "precision", "recall", "empty", "copied_fraction")
+    rows = [_gold(episode) for episode in episodes]
+    table = np.array(rows, np.float64).reshape(len(rows), len(names))
+    return {name: table[:, i].copy() for i, name in enumerate(names)}
+
+
+def _gold(episode: Episode) -> tuple[float, ...]:
+    prompt = episode.prompt
+    lines = [line.strip() for line in episode.completion.splitlines() if normalise(line)]
+    judged = ContextMatch(LISTED_THRESHOLD).judge(prompt, episode.completion)
+    if not lines:
+        return (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    is_target = targets_of(prompt)
+    right = {
+        title_of(item) for item, wanted in zip(prompt.context, is_target, strict=True) if wanted
+    }
+    named = {hit for hit in judged.hits if hit >= 0}
+    return (
+        len(right.intersection(lines)) / len(lines),
+        sum(hit >= 0 for hit in judged.hits) / len(lines),
+        judged.right / len(lines),
+        judged.right / judged.targets if judged.targets else 0.0,
+        0.0,
+        len(named) / len(prompt.context),
+    )
+
+
+def oracle_answer(prompt: Prompt) -> str:
+    """Return the right answer: the items of the asked category, in list order."""
+    wanted = zip(prompt.context, targets_of(prompt), strict=True)
+    return "\n".join(title_of(item) for item, is_target in wanted if is_target)
