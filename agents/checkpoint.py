@@ -30,11 +30,17 @@ def save_training_state(agent: "PPO", path: Path) -> Path:
     """Write a folder from which `PPO.load` goes on exactly.
 
     Raises:
-        CheckpointError: if the path exists and is no saved agent.
+        CheckpointError: if the path exists and is no saved agent, or adapters have no named
+            base model.
     """
     if path.exists() and not (path / TRAINING_JSON).is_file() and any(path.iterdir()):
         raise CheckpointError(
             f"{path} exists and is no saved agent; it is not overwritten. Choose another folder"
+        )
+    if agent.policy.lora is not None and not agent.policy.model.config._name_or_path:
+        raise CheckpointError(
+            "an agent with LoRA is saved as adapters on a named base model, but this model was "
+            "made in memory; save the base with save_pretrained and load the policy from there"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

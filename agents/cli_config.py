@@ -182,7 +182,6 @@ def read_settings(
         description=f"{(kind.__doc__ or '').splitlines()[0]} {note}",
         args=rest,
         default=default,
-        config=(tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes)[:0],
     )
     return settings, dry_run
 
@@ -197,7 +196,8 @@ def from_toml(kind: type[Settings], path: Path) -> Settings:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"the config file {str(path)!r} cannot be read: {error.strerror}") from error
+        why = error.strerror
+        raise ConfigError(f"the config file {str(path)!r} cannot be read: {why}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
     return _build(kind, table, where=str(path))

@@ -34,6 +34,7 @@ from textenvs.wrappers.reference_kl import VectorReferenceKL
 # The commands show their own progress; a library's bars would tear it.
 transformers_logging.disable_progress_bar()
 
+HELD_OUT = "Held-out prompts, greedy, 95% intervals"
 SECONDS = ("seconds_rollout", "seconds_reference", "seconds_update")
 
 
@@ -73,9 +74,7 @@ def train(arguments: Sequence[str], console: Console) -> int:
     )
     if settings.kl_coef > 0:
         coefficient = KLCoefficient(settings.kl_coef, target=settings.kl_target)
-        venv = VectorReferenceKL(
-            venv, policy.reference(), coefficient, timing=settings.kl_timing
-        )
+        venv = VectorReferenceKL(venv, policy.reference(), coefficient, timing=settings.kl_timing)
     if settings.resume is not None:
         agent = PPO.load(settings.resume, venv)
     else:
@@ -89,7 +88,7 @@ def train(arguments: Sequence[str], console: Console) -> int:
     if settings.eval_prompts:
         answers = _held_out(agent, settings, options, settings.eval_prompts, settings.num_envs)
         table["after"] = summarise(answers)
-        console.print(metrics_table("Held-out prompts, greedy, 95% intervals", table, _shown(table)))
+        console.print(metrics_table(HELD_OUT, table, _shown(table)))
     run.finish({stage: {n: list(v) for n, v in row.items()} for stage, row in table.items()})
     console.say(f"Run folder: {run.path}\nModel: {last}")
     return 0
@@ -138,7 +137,7 @@ def fine_tune(arguments: Sequence[str], console: Console) -> int:
     last = policy.save_pretrained(run.checkpoint(settings.sft.steps))
     if settings.eval_prompts:
         table["after"] = summarise(_held_out(policy, settings, options, settings.eval_prompts, 64))
-        console.print(metrics_table("Held-out prompts, greedy, 95% intervals", table, _shown(table)))
+        console.print(metrics_table(HELD_OUT, table, _shown(table)))
     run.finish({stage: {n: list(v) for n, v in row.items()} for stage, row in table.items()})
     console.say(f"Run folder: {run.path}\nModel: {last}")
     return 0

@@ -41,7 +41,7 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
     """
     began = time.perf_counter()
     run = RunFolder(settings.out or Path(f"runs/demo-{settings.seed}"), settings)
-    options = {
+    options: dict[str, Any] = {
         "corpus": settings.corpus,
         "n_items": settings.n_items,
         "max_prompt_tokens": 48 + 20 * settings.n_items,
@@ -59,7 +59,7 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
             f"{len(answers[stage])} held-out lists"
         )
 
-    console.say(f"The task: {settings.n_items} titles of {settings.corpus}, one category asked for.")
+    console.say(f"The task: {settings.n_items} titles of {settings.corpus}, one category asked.")
     judge("base", policy)
     train = gym.make(DEFAULT_ENV, **options)
     _sft(policy, train, settings, run, console)

@@ -7,6 +7,7 @@ no training prompt, neither asked for nor listed.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
@@ -214,6 +215,7 @@ def context_select_task(
         tokenizer=tokenizer,
         max_new_tokens=max_new_tokens,
         fit_within=max_prompt_tokens if overlong == "error" else None,
+        stamp=_stamp(corpus),
     )
     return {
         "prompts": source,
@@ -237,16 +239,26 @@ def _source(
     n_items: int,
     tokenizer: Any,
     fit_within: int | None,
+    stamp: tuple[int, int] | None,
     **options: Any,
 ) -> ContextSelectPrompts:
     """Build the prompts; those named by strings alone are built once per process.
 
-    `fit_within` is part of the key because `check_lengths` settles it per source.
+    `fit_within` is part of the key because `check_lengths` settles it per source, `stamp`
+    because a file may change.
     """
     items = load_items(corpus, duplicates=duplicates, **dict(columns))
     kept = require_items((i for i in items if split_of(i.title) == split), n_items, split)
     loaded = load_tokenizer(tokenizer)
     return ContextSelectPrompts(kept, split=split, n_items=n_items, tokenizer=loaded, **options)
+
+
+def _stamp(corpus: Any) -> tuple[int, int] | None:
+    """Return what changes when the file of a corpus does; None for anything but a file."""
+    if not isinstance(corpus, str) or not Path(corpus).is_file():
+        return None
+    status = Path(corpus).stat()
+    return (status.st_mtime_ns, status.st_size)
 
 
 def _check(n_items: Any, max_targets: Any, split: Any, n_prompts: Any, seed: Any) -> None:

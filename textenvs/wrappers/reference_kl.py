@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from textenvs.episode_batch import Observation
+from textenvs.episode_batch import EpisodeBatch, Observation
 from textenvs.errors import ActionError, ConfigError, DoubleCountingError, UnknownNameError
 from textenvs.kl import ESTIMATORS, Estimator, KLCoefficient, kl_estimate
 from textenvs.reference import Reference, as_reference
@@ -193,7 +193,12 @@ def find_shaping(env: Any) -> KLShaping | None:
     return None
 
 
-def _refuse_twice(env: Any) -> None:
+def _check_wrappable(env: Any) -> None:
+    if not isinstance(getattr(env.unwrapped, "batch", None), EpisodeBatch):
+        raise ConfigError(
+            f"{env.unwrapped!r} is no text environment; wrap a TextEnv in ReferenceKL, a "
+            "TextVectorEnv in VectorReferenceKL"
+        )
     if find_shaping(env) is not None:
         raise DoubleCountingError(
             "this environment already charges a reference KL; wrap it once, or leave out "
@@ -246,7 +251,7 @@ class ReferenceKL(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorAr
             policy_logprob=policy_logprob,
             estimator=estimator,
         )
-        _refuse_twice(env)
+        _check_wrappable(env)
         gym.Wrapper.__init__(self, env)
         self.shaping = KLShaping(
             reference,
@@ -305,7 +310,7 @@ class VectorReferenceKL(VectorWrapper):
         estimator: str = "k1",
     ) -> None:
         """Wrap a vector environment; arguments as in `ReferenceKL`."""
-        _refuse_twice(env)
+        _check_wrappable(env)
         super().__init__(env)
         self.shaping = KLShaping(
             reference,
