@@ -1,5 +1,6 @@
 """Agents that train on text environments."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import textenvs  # registers the environments
@@ -7,9 +8,9 @@ import textenvs  # registers the environments
 if TYPE_CHECKING:
     from agents.config import PPOConfig, SFTConfig
     from agents.evaluation import evaluate
+    from agents.fine_tuning import sft
     from agents.policy import CausalLMPolicy
     from agents.ppo import PPO
-    from agents.sft import sft
 
 _HOMES = {
     "CausalLMPolicy": "agents.policy",
@@ -17,7 +18,7 @@ _HOMES = {
     "PPOConfig": "agents.config",
     "SFTConfig": "agents.config",
     "evaluate": "agents.evaluation",
-    "sft": "agents.sft",
+    "sft": "agents.fine_tuning",
 }
 
 __all__ = ["PPO", "CausalLMPolicy", "PPOConfig", "SFTConfig", "evaluate", "sft", "textenvs"]
@@ -27,10 +28,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use: the command line must not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'agents' has no attribute {name!r}")
-    import importlib
-
-    # `agents.sft` is a function and a module; importing the module sets the attribute to
-    # itself, so the function is put back.
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -37,7 +37,7 @@ def save_training_state(agent: "PPO", path: Path) -> Path:
         raise CheckpointError(
             f"{path} exists and is no saved agent; it is not overwritten. Choose another folder"
         )
-    if agent.policy.lora is not None and not agent.policy.model.config._name_or_path:
+    if agent.policy.lora is not None and not agent.policy.source:
         raise CheckpointError(
             "an agent with LoRA is saved as adapters on a named base model, but this model was "
             "made in memory; save the base with save_pretrained and load the policy from there"
@@ -71,15 +71,17 @@ def save_training_state(agent: "PPO", path: Path) -> Path:
         "temperature": agent.policy.temperature,
         "bfloat16": agent.policy.use_bfloat16,
         "lora": None if lora is None else dataclasses.asdict(lora),
-        "base_model": agent.policy.model.config._name_or_path,
+        "base_model": agent.policy.source,
         "kl_coefficient": agent.shaping.coefficient.state_dict() if agent.shaping else None,
         "environment": environment.state_dict(),
     }
     text = json.dumps(state, indent=1)
     (partial / TRAINING_JSON).write_text(text + "\n", encoding="utf-8")
-    if path.exists():
-        shutil.rmtree(path)
+    replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
+    if path.exists():  # moved aside first, so that a whole folder exists at every moment
+        path.rename(replaced)
     partial.rename(path)
+    shutil.rmtree(replaced, ignore_errors=True)
     return path
 
 

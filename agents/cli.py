@@ -1,7 +1,8 @@
 """The command `textenvs`."""
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agents.console import Console
 from textenvs.errors import TextEnvsError, suggest
@@ -25,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         _complain(f"unknown command {command!r}. {suggest(command, COMMANDS)}")
         return USER_ERROR
+    module, _, function = COMMANDS[command].partition(":")
     try:
-        return COMMANDS[command](rest, console)
+        return int(getattr(importlib.import_module(module), function)(rest, console))
     except TextEnvsError as error:
         _complain(str(error))
         return USER_ERROR
@@ -43,58 +45,16 @@ def _complain(text: str) -> None:
     print(f"textenvs: {text}", file=sys.stderr)
 
 
-def _list(arguments: Sequence[str], console: Console) -> int:
-    from agents.inspection import print_list
-
-    return print_list(arguments, console)
-
-
-def _info(arguments: Sequence[str], console: Console) -> int:
-    from agents.inspection import print_info
-
-    return print_info(arguments, console)
-
-
-def _doctor(arguments: Sequence[str], console: Console) -> int:
-    from agents.inspection import print_doctor
-
-    return print_doctor(arguments, console)
-
-
-def _train(arguments: Sequence[str], console: Console) -> int:
-    from agents.commands import train
-
-    return train(arguments, console)
-
-
-def _sft(arguments: Sequence[str], console: Console) -> int:
-    from agents.commands import fine_tune
-
-    return fine_tune(arguments, console)
-
-
-def _evaluate(arguments: Sequence[str], console: Console) -> int:
-    from agents.commands import evaluate_model
-
-    return evaluate_model(arguments, console)
-
-
-def _demo(arguments: Sequence[str], console: Console) -> int:
-    from agents.commands import demo
-
-    return demo(arguments, console)
-
-
-COMMANDS: dict[str, Callable[[Sequence[str], Console], int]] = {
-    "demo": _demo,
-    "list": _list,
-    "info": _info,
-    "train": _train,
-    "sft": _sft,
-    "evaluate": _evaluate,
-    "doctor": _doctor,
+COMMANDS = {
+    "demo": "agents.commands:demo",
+    "list": "agents.inspection:print_list",
+    "info": "agents.inspection:print_info",
+    "train": "agents.commands:train",
+    "sft": "agents.commands:fine_tune",
+    "evaluate": "agents.commands:evaluate_model",
+    "doctor": "agents.inspection:print_doctor",
 }
-"""Each imports what it needs when called, so that `textenvs list` does not wait for torch."""
+"""Imported when called, so that `textenvs list` does not wait for torch."""
 
 HELP = {
     "demo": "watch a small language model learn to answer only from a list (minutes)",

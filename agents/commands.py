@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -21,11 +20,11 @@ from agents.cli_config import (
 )
 from agents.console import Console, metrics_table
 from agents.evaluation import Answer, answer_prompts, summarise
+from agents.fine_tuning import sft
 from agents.inspection import require_id
 from agents.policy import CausalLMPolicy
 from agents.ppo import PPO
-from agents.runs import RunFolder, plain, write_text
-from agents.sft import sft
+from agents.runs import RunFolder, free_folder, plain, write_text
 from textenvs.errors import ConfigError
 from textenvs.kl import KLCoefficient
 from textenvs.models import model_folder
@@ -63,7 +62,7 @@ def train(arguments: Sequence[str], console: Console) -> int:
     settings, dry_run = read_settings(TrainSettings, arguments, command="train")
     if _resolved(settings, dry_run, console):
         return 0
-    run = RunFolder(settings.out or Path(f"runs/train-{settings.seed}"), settings)
+    run = RunFolder(settings.out or free_folder(f"train-{settings.seed}"), settings)
     options = _options(settings, settings.model)
     venv = gym.make_vec(settings.env, num_envs=settings.num_envs, **options)
     policy = CausalLMPolicy.from_pretrained(
@@ -120,7 +119,7 @@ def fine_tune(arguments: Sequence[str], console: Console) -> int:
     settings, dry_run = read_settings(SFTSettings, arguments, command="sft")
     if _resolved(settings, dry_run, console):
         return 0
-    run = RunFolder(settings.out or Path(f"runs/sft-{settings.seed}"), settings)
+    run = RunFolder(settings.out or free_folder(f"sft-{settings.seed}"), settings)
     options = _options(settings, settings.model)
     env = gym.make(settings.env, **options)
     policy = CausalLMPolicy.from_pretrained(settings.model, lora=settings.lora)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,10 +11,10 @@ from agents.cli_config import DEFAULT_ENV, DemoSettings
 from agents.config import PPOConfig, SFTConfig
 from agents.console import Console, metrics_table
 from agents.evaluation import Answer, answer_prompts, bootstrap_mean, summarise
+from agents.fine_tuning import sft
 from agents.policy import CausalLMPolicy
 from agents.ppo import PPO
-from agents.runs import RunFolder
-from agents.sft import sft
+from agents.runs import RunFolder, free_folder
 from textenvs.wrappers.reference_kl import VectorReferenceKL
 
 SHOWN = ("correct", "listed", "precision", "recall", "empty", "copied_fraction", "reward")
@@ -40,7 +39,7 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
         Stage -> metric -> [mean, low, high]; "ppo - sft" holds paired differences.
     """
     began = time.perf_counter()
-    run = RunFolder(settings.out or Path(f"runs/demo-{settings.seed}"), settings)
+    run = RunFolder(settings.out or free_folder(f"demo-{settings.seed}"), settings)
     options: dict[str, Any] = {
         "corpus": settings.corpus,
         "n_items": settings.n_items,

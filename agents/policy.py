@@ -98,6 +98,7 @@ class CausalLMPolicy(nn.Module):
             raise ConfigError(f"temperature must be above 0, got {temperature}; the default is 1")
         self.critic, self.lora, self.temperature = critic, lora, temperature
         self.tokenizer = tokenizer
+        self.source = str(model.config._name_or_path)  # where the base weights can be had again
         self.critic_trunk = copy.deepcopy(model) if critic == "separate" else None
         self.model = model if lora is None else _with_adapters(model, lora)
         config = model.config.get_text_config(decoder=True)
@@ -149,6 +150,7 @@ class CausalLMPolicy(nn.Module):
             temperature=temperature,
             bfloat16=bfloat16,
         )
+        policy.source = str(name)
         head = Path(name) / VALUE_HEAD
         if head.is_file():
             policy.load_critic(head)

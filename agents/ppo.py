@@ -18,6 +18,7 @@ from agents.policy import CausalLMPolicy
 from agents.rollout import Rollout, collect
 from textenvs.decoding import DecodeState
 from textenvs.errors import ConfigError
+from textenvs.reference import CausalLMReference
 from textenvs.wrappers.reference_kl import KLShaping, find_shaping
 
 Callback = Callable[[Mapping[str, float]], bool | None]
@@ -88,6 +89,7 @@ class PPO:
         task: Any = env.unwrapped
         policy.check_vocabulary(task.tokenizer.vocab_size)
         self.shaping: KLShaping | None = find_shaping(env)
+        _check_temperature(policy, self.shaping)
         self.parameters = policy.trainable_parameters()
         self.optimizer = torch.optim.Adam(
             self.parameters, self.config.learning_rate, eps=self.config.adam_epsilon
@@ -360,6 +362,17 @@ class PPO:
 def whiten_variance(values: Tensor, mask: Tensor) -> float:
     """Return the variance over the true entries of `mask`."""
     return masked_mean((values - masked_mean(values, mask)) ** 2, mask).item()
+
+
+def _check_temperature(policy: CausalLMPolicy, shaping: KLShaping | None) -> None:
+    """Refuse a reference at another temperature: their KL would not be 0 at the start."""
+    reference = shaping.reference if shaping else None
+    if isinstance(reference, CausalLMReference) and reference.temperature != policy.temperature:
+        raise ConfigError(
+            f"the policy samples at temperature {policy.temperature}, the reference is asked at "
+            f"{reference.temperature}; pass reference=policy.reference(), or "
+            f"CausalLMReference(model, temperature={policy.temperature})"
+        )
 
 
 def _means(history: list[dict[str, float]]) -> dict[str, float]:

@@ -67,6 +67,15 @@ class RunFolder:
         write_text(self.path / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
+def free_folder(name: str) -> Path:
+    """Return `runs/NAME`, or `runs/NAME-2`, ... if earlier runs stand there."""
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

@@ -93,7 +93,11 @@ class GeneratedPrompts(PromptSource):
     """Procedural prompts: index and seed in, prompt out, nothing held in memory."""
 
     def __init__(
-        self, make: Callable[[int, np.random.Generator], Prompt], size: int, *, seed: int = 0
+        self,
+        make: Callable[[int, np.random.Generator], Prompt],
+        size: int,
+        *,
+        seed: int | tuple[int, ...] = 0,
     ) -> None:
         """Keep the recipe.
 
@@ -105,7 +109,8 @@ class GeneratedPrompts(PromptSource):
         """
         if size < 1:
             raise PromptError(f"the number of prompts must be at least 1, got {size}")
-        self._make, self._size, self._seed = make, size, seed
+        self._make, self._size = make, size
+        self._seed = (seed,) if isinstance(seed, int) else seed
 
     def __len__(self) -> int:
         """Return the number of prompts."""
@@ -116,7 +121,7 @@ class GeneratedPrompts(PromptSource):
         if not -self._size <= index < self._size:
             raise IndexError(f"prompt index {index} is outside 0..{self._size - 1}")
         i = int(index) % self._size
-        return self._make(i, np.random.default_rng((self._seed, i)))
+        return self._make(i, np.random.default_rng((*self._seed, i)))
 
     def index_of(self, prompt_id: str) -> int:
         """Return the index the id ends in, if the prompt there has that id."""

@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
 from agents.config import LoRAConfig, PPOConfig
+from agents.policy import CausalLMPolicy
 from agents.ppo import PPO
 from textenvs.errors import ConfigError, ModelError
 from textenvs.kl import KLCoefficient
@@ -291,3 +293,12 @@ def test_a_policy_of_fewer_tokens_is_refused(
 def test_bad_settings(name: str, value: Any, rule: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be {rule}.*the default is"):
         PPOConfig(**{name: value})
+
+
+def test_a_reference_at_another_temperature_is_refused() -> None:
+    venv = gym.make_vec(
+        "textenvs/ContextSelect-v0", num_envs=2, n_items=2, reference="tiny-lm", kl_coef=0.1
+    )
+    policy = CausalLMPolicy.from_pretrained("tiny-lm", temperature=0.7)
+    with pytest.raises(ConfigError, match="temperature"):
+        PPO(policy, venv)

@@ -17,7 +17,7 @@ from textenvs.corpora import load_items, require_items
 from textenvs.env import TextEnv
 from textenvs.errors import ConfigError, PromptError, UnknownNameError
 from textenvs.options import reject_unknown_options
-from textenvs.prompts import SPLITS, PromptSource, split_of, too_long
+from textenvs.prompts import SPLITS, GeneratedPrompts, split_of, too_long
 from textenvs.rewards.context_match import gold_metrics, oracle_answer
 from textenvs.tokenization import TINY_LM, TextTokenizer, load_tokenizer
 from textenvs.types import Item, Prompt, Split
@@ -33,7 +33,7 @@ DRAWS = 16
 PROBED, MISFITS_ALLOWED = 128, 0.05
 
 
-class ContextSelectPrompts(PromptSource):
+class ContextSelectPrompts(GeneratedPrompts):
     """Lists of titles drawn from a corpus; same seed, split and index, same prompt.
 
     A draw that does not fit the prompt window, or whose answer does not fit the token
@@ -56,10 +56,10 @@ class ContextSelectPrompts(PromptSource):
         max_new_tokens: int,
     ) -> None:
         """Sort the items by category; see `context_select_task` for the options."""
-        self.items, self.split = tuple(items), split
+        super().__init__(self._fitting, size, seed=(seed, SPLITS.index(split)))
+        self.items, self.split, self.seed = tuple(items), split, seed
         self.n_items, self.max_targets = n_items, max_targets
         self.template, self.item_template = template, item_template
-        self._size, self._seed = size, seed
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
         self._prompt_limit: int | None = None
         names = sorted({item.category for item in self.items})
@@ -81,21 +81,13 @@ class ContextSelectPrompts(PromptSource):
         unfit = sum(not self._answer_fits(prompt) for prompt in probed)
         self._fit_answers = unfit <= len(probed) / 2
 
-    def __len__(self) -> int:
-        """Return the number of prompts."""
-        return self._size
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return the prompt of this index."""
-        if not -self._size <= index < self._size:
-            raise IndexError(f"prompt index {index} is outside 0..{self._size - 1}")
-        i = int(index) % self._size
-        generator = np.random.default_rng((self._seed, SPLITS.index(self.split), i))
-        prompt = self._draw(i, generator)
+    def _fitting(self, index: int, generator: np.random.Generator) -> Prompt:
+        """Return the first draw that fits, or the last one tried."""
+        prompt = self._draw(index, generator)
         for _ in range(DRAWS):
             if self._fits(prompt):
                 break
-            prompt = self._draw(i, generator)
+            prompt = self._draw(index, generator)
         return prompt
 
     def _draw(self, index: int, generator: np.random.Generator) -> Prompt:
@@ -113,7 +105,7 @@ class ContextSelectPrompts(PromptSource):
         context = tuple(self.items[i] for i in generator.permutation(chosen))
         lines = [self.item_template.format(title=i.title, category=i.category) for i in context]
         text = self.template.format(items="\n".join(lines), category=category, n=len(lines))
-        prompt_id = f"{self.split}-{self._seed}-{index}"
+        prompt_id = f"{self.split}-{self.seed}-{index}"
         metadata = {"category": category, "n_targets": n_targets, "split": self.split}
         reference = "\n".join(item.title for item in context if item.category == category)
         return Prompt(prompt_id, text, context, reference, prompt_id, metadata)
@@ -127,14 +119,6 @@ class ContextSelectPrompts(PromptSource):
     def _answer_fits(self, prompt: Prompt) -> bool:
         answer = self._tokenizer.encode_completion(prompt.reference or "")
         return len(answer) < self._max_new_tokens  # one token is left for EOS
-
-    def index_of(self, prompt_id: str) -> int:
-        """Return the index an id ends in, if the prompt there has that id."""
-        tail = prompt_id.rpartition("-")[2]
-        if tail.isdecimal() and int(tail) < self._size and self[int(tail)].id == prompt_id:
-            return int(tail)
-        known = [f"{self.split}-{self._seed}-{i}" for i in (0, 1, self._size - 1)]
-        raise UnknownNameError("prompt id", prompt_id, known)
 
     def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> None:
         """Refuse options with which prompts of the first draw do not fit.

@@ -9,7 +9,7 @@ import torch
 
 from agents.config import LoRAConfig, SFTConfig
 from agents.evaluation import answer_prompts
-from agents.sft import _ramp, answer_rows, sft
+from agents.fine_tuning import _ramp, answer_rows, sft
 from textenvs.env import TextEnv
 from textenvs.errors import ConfigError
 from textenvs.types import Prompt
