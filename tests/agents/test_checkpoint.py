@@ -52,13 +52,15 @@ def differences(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
 def make_env(make_venv: Make, make_model: Make) -> Make:
     """Return a maker of environments, with an adaptive KL where asked for."""
 
-    def make(*, kl: bool = False, policy_logprob: bool = False, **options: Any) -> Any:
+    def make(
+        *, kl: bool = False, policy_logprob: bool = False, temperature: float = 1.0, **options: Any
+    ) -> Any:
         venv = make_venv(4, **options)
         if not kl:
             return venv
         return VectorReferenceKL(
             venv,
-            CausalLMReference(make_model("llama"), bfloat16=False),
+            CausalLMReference(make_model("llama"), temperature=temperature, bfloat16=False),
             KLCoefficient(0.2, target=0.5, horizon=50),
             policy_logprob=policy_logprob,
         )
@@ -74,7 +76,7 @@ def make_env(make_venv: Make, make_model: Make) -> Make:
         ({"critic": "separate"}, {"samples_per_prompt": 2}),
         ({"lora": LoRAConfig(r=2)}, {}),
         ({"lora": LoRAConfig(r=2)}, {"kl": True}),
-        ({"temperature": 0.8}, {"kl": True, "policy_logprob": True}),
+        ({"temperature": 0.8}, {"kl": True, "policy_logprob": True, "temperature": 0.8}),
     ],
 )
 def test_resumed_equals_unbroken(
