@@ -63,6 +63,7 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
     train = gym.make(DEFAULT_ENV, **options)
     _sft(policy, train, settings, run, console)
     judge("SFT", policy)
+    policy.save_pretrained(run.path / "checkpoints" / "sft")
     agent = _ppo(policy, settings, options, run, console)
     judge("PPO", agent)
 

@@ -266,3 +266,18 @@ def test_a_seeded_reset_forgets_what_was_drawn_ahead(
         return told
 
     assert play() == play()
+
+
+def test_seeding_one_group_leaves_the_other_alone_and_repeats_its_prompts(
+    toy: dict[str, Any],
+) -> None:
+    venv = TextVectorEnv(**toy, num_envs=4, samples_per_prompt=2, autoreset_mode="DISABLED")
+    first = venv.reset(seed=5)[1]["prompt_id"].tolist()
+    venv.reset()
+    before = [prompt.id for prompt in venv.batch.current if prompt is not None]
+    second_group = np.array([False, False, True, True])
+    options = {"reset_mask": second_group}
+    again = venv.reset(seed=[None, None, 7, 8], options=options)[1]["prompt_id"].tolist()
+    now = [prompt.id for prompt in venv.batch.current if prompt is not None]
+    assert now[:2] == before[:2]
+    assert again[2] == again[3] == first[2]  # row 2 was seeded with 5 + 2 at first
