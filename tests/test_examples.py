@@ -23,7 +23,18 @@ def test_quickstart_steps_the_oracle_to_a_full_reward() -> None:
 
 def test_train_ppo_learns_evaluates_and_saves(tmp_path: Path) -> None:
     folder = tmp_path / "agent"
-    sizes = ("--updates", "1", "--num-envs", "2", "--n-items", "3", "--prompts", "2")
+    sizes = (
+        "--sft-steps",
+        "1",
+        "--updates",
+        "1",
+        "--num-envs",
+        "2",
+        "--n-items",
+        "3",
+        "--prompts",
+        "2",
+    )
     printed = run("train_ppo.py", *sizes, "--out", str(folder))
     assert printed.count("update ") == 1
     assert "after  correct" in printed
