@@ -1,4 +1,4 @@
-"""SFT and PPO on `textenvs/ContextSelect-v0` with the embedded model, offline, in two minutes.
+"""SFT and PPO on `textenvs/ContextSelect-v0` with the embedded model, offline, in about a minute.
 
 The wrapper pays the reference's half of the KL, the agent adds its own: the policy learns
 the task and stays near the model it was after SFT.
