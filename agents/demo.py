@@ -47,10 +47,11 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
         "reward": "context-match-f1",
     }
     policy = CausalLMPolicy.from_pretrained("tiny-lm")
+    train = gym.make(DEFAULT_ENV, **options)
+    test: Any = gym.make(DEFAULT_ENV, split="test", **options).unwrapped
     answers: dict[str, list[Answer]] = {}
 
     def judge(stage: str, agent: Any) -> None:
-        test = gym.make(DEFAULT_ENV, split="test", **options)
         answers[stage] = answer_prompts(agent, test, settings.prompts_asked)
         interval = summarise(answers[stage])["correct"]
         console.say(
@@ -60,7 +61,6 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
 
     console.say(f"The task: {settings.n_items} titles of {settings.corpus}, one category asked.")
     judge("base", policy)
-    train = gym.make(DEFAULT_ENV, **options)
     _sft(policy, train, settings, run, console)
     judge("SFT", policy)
     policy.save_pretrained(run.path / "checkpoints" / "sft")
@@ -74,7 +74,7 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
         f"PPO minus SFT, correct: {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] "
         "(paired over prompts)"
     )
-    _show_answers(answers, train.unwrapped, settings, options, console)
+    _show_answers(answers, test, console)
     agent.save(run.checkpoint(agent.num_updates))
     for stage, given in answers.items():
         for answer in given:
@@ -130,18 +130,11 @@ def _ppo(
     return agent
 
 
-def _show_answers(
-    answers: dict[str, list[Answer]],
-    env: Any,
-    settings: DemoSettings,
-    options: dict[str, Any],
-    console: Console,
-) -> None:
+def _show_answers(answers: dict[str, list[Answer]], test: Any, console: Console) -> None:
     """Print a few prompts with what each stage said."""
-    source = gym.make(DEFAULT_ENV, split="test", **options).unwrapped
     rows = []
-    for i in range(min(3, settings.prompts_asked)):
-        prompt = source.prompts[i]  # type: ignore[attr-defined]
+    for i in range(min(3, len(answers["base"]))):
+        prompt = test.prompts[i]
         asked = prompt.metadata["category"]
-        rows.append((asked, env.oracle(prompt), *(answers[s][i].completion for s in answers)))
+        rows.append((asked, test.oracle(prompt), *(answers[s][i].completion for s in answers)))
     console.side_by_side(("asked for", "right answer", *answers), rows)
