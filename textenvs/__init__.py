@@ -1,9 +1,9 @@
 """Text generation as Gymnasium environments: one token an action."""
 
-from textenvs.registration import list_envs, register_suite
+from textenvs.registration import list_envs, register, register_all, unregister
 
 __version__ = "0.1.0"
 
-register_suite()
+register_all()
 
-__all__ = ["__version__", "list_envs"]
+__all__ = ["__version__", "list_envs", "register", "unregister"]

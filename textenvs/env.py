@@ -60,7 +60,9 @@ class TextEnv(gym.Env[Observation, int]):
             render_mode: "ansi" or None.
             **task: `overlong` ("error", or "truncate" to drop tokens from the left of a
                 prompt that does not fit), `on_unscored` ("raise", or the reward of an episode
-                the reward could not score), `metrics` (gold metrics), `oracle`.
+                the reward could not score), `metrics` (gold metrics), `oracle`, `probes`
+                (exploits to check the reward with), `curriculum` (a schedule of
+                `textenvs.curriculum`), `chat` (wrap each prompt as a user's message).
 
         Raises:
             ConfigError: if an option is out of range.
@@ -80,6 +82,7 @@ class TextEnv(gym.Env[Observation, int]):
         self.observation_space = cast("gym.Space[Observation]", self.batch.observation_space)
         self.action_space = cast("gym.Space[int]", self.batch.action_space)
         self.render_mode = checked_render_mode(render_mode, self.metadata)
+        self._begun = 0
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -106,9 +109,12 @@ class TextEnv(gym.Env[Observation, int]):
             options: `{"prompt_id": id}` replays that prompt instead of drawing one.
         """
         super().reset(seed=seed)
+        if seed is not None:
+            self._begun = 0
         prompt_id = checked_options(options).get("prompt_id")
         if prompt_id is None:
-            index = int(self.np_random.integers(len(self.prompts)))
+            index = self.batch.draw(self._begun, self.np_random)
+            self._begun += 1
         else:
             index = self.prompts.index_of(prompt_id)
         info = self.batch.start(0, index)
@@ -157,18 +163,27 @@ class TextEnv(gym.Env[Observation, int]):
         """Return a right answer to a prompt."""
         return self.batch.oracle(prompt)
 
+    def probes(self, prompt: Prompt) -> dict[str, str]:
+        """Return answers that exploit this task without solving it, by name."""
+        return self.batch.probes(prompt)
+
     def metrics(self, episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
         """Return the gold metrics of episodes, float64 [B] each."""
         return self.batch.metrics(episodes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the episode under way and the random state; JSON-able."""
-        return {"rows": self.batch.state_dict(), "np_random": self.np_random.bit_generator.state}
+        return {
+            "rows": self.batch.state_dict(),
+            "np_random": self.np_random.bit_generator.state,
+            "begun": self._begun,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.batch.load_state_dict(state["rows"])
         self.np_random.bit_generator.state = state["np_random"]
+        self._begun = state["begun"]
 
 
 RESET_OPTIONS = ("prompt_id", "reset_mask")

@@ -13,6 +13,8 @@ from typing import Any, Literal, cast, get_args
 import gymnasium as gym
 import numpy as np
 
+from textenvs.chat import encode_prompt, with_chat
+from textenvs.curriculum import as_schedule, draw_index
 from textenvs.errors import ActionError, ConfigError, RewardError
 from textenvs.prompts import PromptSource, as_source, too_long
 from textenvs.rewards import resolve_reward
@@ -23,6 +25,7 @@ from textenvs.types import Episode, FinishReason, Prompt
 Overlong = Literal["error", "truncate"]
 Metrics = Callable[[Sequence[Episode]], Mapping[str, np.ndarray]]
 Oracle = Callable[[Prompt], str]
+Probes = Callable[[Prompt], Mapping[str, str]]
 Observation = dict[str, np.ndarray]
 ENCODED_PROMPTS_KEPT = 8192
 
@@ -59,12 +62,17 @@ class EpisodeBatch:
         on_unscored: Literal["raise"] | float = "raise",
         metrics: Metrics | None = None,
         oracle: Oracle | None = None,
+        probes: Probes | None = None,
+        curriculum: Any = None,
+        chat: bool = False,
     ) -> None:
         """Check the options and allocate the rows; see `TextEnv` for their meaning."""
         self.tokenizer: TextTokenizer = load_tokenizer(tokenizer)
         self.reward: Reward = resolve_reward(reward)
-        self.prompts: PromptSource = as_source(prompts)
-        self.metrics_of, self.oracle_of = metrics, oracle
+        self.chat = chat
+        self.prompts: PromptSource = with_chat(as_source(prompts), self.tokenizer, wrap=chat)
+        self.metrics_of, self.oracle_of, self.probes_of = metrics, oracle, probes
+        self.schedule = as_schedule(curriculum)
         self.num_prompt_columns = _positive("max_prompt_tokens", max_prompt_tokens, 512)
         self.max_new_tokens = _positive("max_new_tokens", max_new_tokens, 32)
         self.stop = _checked_stop(stop)
@@ -101,13 +109,17 @@ class EpisodeBatch:
     def _encode(self, index: int) -> tuple[Prompt, np.ndarray, int]:
         """Return a prompt, its ids, and how many were dropped from its left."""
         prompt = self.prompts[index]
-        ids = np.array(self.tokenizer.encode(prompt.text), np.int64)
+        ids = np.array(encode_prompt(self.tokenizer, prompt), np.int64)
         dropped = len(ids) - self.num_prompt_columns
         if dropped <= 0:
             return prompt, ids, 0
         if self.overlong == "error":
             raise too_long(prompt, len(ids), self.num_prompt_columns)
         return prompt, ids[dropped:], dropped
+
+    def draw(self, episode: int, generator: np.random.Generator) -> int:
+        """Return the index of a row's next prompt, `episode` counting those it has begun."""
+        return draw_index(self.schedule, len(self.prompts), episode, generator)
 
     def start(self, row: int, index: int) -> dict[str, Any]:
         """Begin an episode in a row with the prompt of this index; return its info."""
@@ -252,6 +264,13 @@ class EpisodeBatch:
             )
         return prompt.reference
 
+    def probes(self, prompt: Prompt) -> dict[str, str]:
+        """Return answers that exploit this task without solving it, by name; {} if none is known.
+
+        A sound reward pays them no better than other wrong answers; `textenvs.checker` tries.
+        """
+        return dict(self.probes_of(prompt)) if self.probes_of else {}
+
     def task_arguments(self) -> dict[str, Any]:
         """Return the arguments that make another batch with the same task."""
         return {
@@ -265,6 +284,9 @@ class EpisodeBatch:
             "on_unscored": self.on_unscored,
             "metrics": self.metrics_of,
             "oracle": self.oracle_of,
+            "probes": self.probes_of,
+            "curriculum": self.schedule,
+            "chat": self.chat,
         }
 
     def observation(self) -> Observation:

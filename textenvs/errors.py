@@ -34,6 +34,14 @@ class UnknownNameError(TextEnvsError, ValueError):
         self.kind, self.name, self.known = kind, name, choices
 
 
+class RegistrationError(TextEnvsError, ValueError):
+    """An id is taken, reserved, or no id."""
+
+
+class PluginError(TextEnvsError, ImportError):
+    """A plug-in cannot be loaded; the rest works without it."""
+
+
 class CorpusError(TextEnvsError, ValueError):
     """A corpus cannot serve the task: empty, one category, duplicate titles, missing column."""
 

@@ -132,27 +132,55 @@ class GeneratedPrompts(PromptSource):
         raise UnknownNameError("prompt id", prompt_id, examples)
 
 
-def as_prompt(value: Prompt | str | Mapping[str, Any], index: int) -> Prompt:
-    """Return a `Prompt` for a string (its text) or a mapping of its fields.
+def as_prompt(value: Prompt | str | Mapping[str, Any] | Sequence[Any], index: int) -> Prompt:
+    """Return a `Prompt` for a string (its text), a list of messages, or a mapping of its fields.
 
-    Keys of a mapping that are no field of `Prompt` go into `metadata`.
+    The text of a mapping may also be called `prompt`, and may be a list of messages
+    (`{"role": ..., "content": ...}`). Keys that are no field of `Prompt` go into `metadata`.
 
     Raises:
-        PromptError: if a mapping has no text.
+        PromptError: if there is no text, or a message lacks its role or its content.
     """
     if isinstance(value, Prompt):
         return value
     if isinstance(value, str):
         return Prompt(id=str(index), text=value, group=value)
+    if isinstance(value, Sequence):
+        value = {"messages": value}
+    if not isinstance(value, Mapping):
+        raise PromptError(
+            f"prompt {index} is {value!r:.60}; a prompt is a text, a list of messages, a mapping "
+            "with a 'text', or a Prompt"
+        )
     names = {field.name for field in dataclasses.fields(Prompt)}
     known = {key: item for key, item in value.items() if key in names}
     extra = {key: item for key, item in value.items() if key not in names}
-    text = known.pop("text", extra.pop("prompt", None))
+    text, messages = known.pop("text", extra.pop("prompt", None)), known.pop("messages", None)
+    if messages is None and isinstance(text, Sequence) and not isinstance(text, str):
+        text, messages = None, text
+    if messages is not None:
+        messages = _checked_messages(messages, index)
+        text = "\n".join(message["content"] for message in messages) if text is None else text
     if not isinstance(text, str):
         raise PromptError(f"prompt {index} has no 'text'; its keys are {sorted(value)}")
     metadata = {**extra, **known.pop("metadata", {})}
-    prompt = Prompt(id=str(known.pop("id", index)), text=text, metadata=metadata, **known)
+    known["id"] = str(known.get("id", index))
+    prompt = Prompt(text=text, metadata=metadata, messages=messages, **known)
     return prompt if prompt.group else dataclasses.replace(prompt, group=text)
+
+
+def _checked_messages(messages: Sequence[Any], index: int) -> tuple[Mapping[str, str], ...]:
+    if not messages:
+        raise PromptError(f"prompt {index} is an empty list of messages; give at least one")
+    for message in messages:
+        if not isinstance(message, Mapping) or not all(
+            isinstance(message.get(key), str) for key in ("role", "content")
+        ):
+            raise PromptError(
+                f"prompt {index} holds {message!r:.80}; a message is a mapping with the texts "
+                "'role' and 'content'"
+            )
+    return tuple(messages)
 
 
 def as_source(prompts: Any, split: Split | None = None) -> PromptSource:
@@ -182,6 +210,41 @@ def as_source(prompts: Any, split: Split | None = None) -> PromptSource:
             )
         collected = kept
     return PromptList(collected)
+
+
+class PromptSubset(PromptSource):
+    """Some prompts of another source."""
+
+    def __init__(self, source: PromptSource, indices: Sequence[int]) -> None:
+        """Keep the indices."""
+        self._source, self._indices = source, tuple(indices)
+        self._position = {index: i for i, index in enumerate(self._indices)}
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one prompt."""
+        return self._source[self._indices[index]]
+
+    def index_of(self, prompt_id: str) -> int:
+        """Return where the prompt with this id stands."""
+        found = self._source.index_of(prompt_id)
+        if found not in self._position:
+            ids = (self[i].id for i in range(min(3, len(self))))
+            raise UnknownNameError("prompt id of this split", prompt_id, ids)
+        return self._position[found]
+
+
+def split_source(source: PromptSource) -> dict[Split, PromptSource]:
+    """Return the three splits of a source, by group; the whole thrice if one would be empty."""
+    rows: dict[Split, list[int]] = {split: [] for split in SPLITS}
+    for i in range(len(source)):
+        rows[split_of(source[i].group)].append(i)
+    if not all(rows.values()):
+        return dict.fromkeys(SPLITS, source)
+    return {split: PromptSubset(source, indices) for split, indices in rows.items()}
 
 
 def read_table(path: str | Path) -> list[dict[str, Any]]:

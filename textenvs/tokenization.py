@@ -69,10 +69,14 @@ class FileTokenizer:
         self.eos_id = self._special_id(config, "eos_token")
         self.pad_id = self._special_id(config, "pad_token", fallback=self.eos_id)
         self.chat_template = _chat_template(folder, config)
+        self.special_tokens = {
+            key: text
+            for key in ("bos_token", "eos_token", "pad_token")
+            if (text := _token_text(config.get(key)))
+        }
 
     def _special_id(self, config: dict[str, Any], key: str, fallback: int | None = None) -> int:
-        token = config.get(key)
-        text = token.get("content") if isinstance(token, dict) else token
+        text = _token_text(config.get(key))
         found = self.backend.token_to_id(text) if text else None
         if found is not None:
             return int(found)
@@ -115,6 +119,7 @@ class HuggingFaceTokenizer:
         pad = tokenizer.pad_token_id
         self.pad_id = self.eos_id if pad is None else int(pad)
         self.chat_template = tokenizer.chat_template
+        self.special_tokens = dict(tokenizer.special_tokens_map)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`, special tokens of a prompt included."""
@@ -221,6 +226,10 @@ def _no_eos(name: str) -> TokenizerError:
 
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _token_text(token: Any) -> str | None:
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:

@@ -31,6 +31,8 @@ class Prompt:
         reference: A right answer, or None where none is known.
         group: The unit of splitting: two prompts of one group never stand in two splits.
         metadata: Anything else, JSON-able.
+        messages: A conversation of `{"role": ..., "content": ...}`; the environment renders
+            it with the tokenizer's chat template, and `text` is then what came out.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Prompt:
     reference: str | None = None
     group: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Mapping[str, str], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class TextVectorEnv(VectorEnv):
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         samples_per_prompt: int = 1,
+        max_episode_steps: int | None = None,
         max_prompt_tokens: int = 512,
         max_new_tokens: int = 32,
         stop: Sequence[str] = (),
@@ -52,6 +53,8 @@ class TextVectorEnv(VectorEnv):
             autoreset_mode: What happens to a finished row: reset by the next step
                 (NEXT_STEP), at once (SAME_STEP), or by `reset(options={"reset_mask": ...})`.
             samples_per_prompt: Completions of each prompt; divides `num_envs`.
+            max_episode_steps: Truncate an episode, unscored, after so many tokens, as
+                Gymnasium's `TimeLimit` does; None, the default, leaves that to wrappers.
             max_prompt_tokens: As in `TextEnv`.
             max_new_tokens: As in `TextEnv`.
             stop: As in `TextEnv`.
@@ -68,6 +71,9 @@ class TextVectorEnv(VectorEnv):
                 f"samples_per_prompt must divide num_envs, got {samples_per_prompt} and {num_envs}"
             )
         self.num_envs, self.samples_per_prompt = num_envs, samples_per_prompt
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ConfigError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        self.max_episode_steps = max_episode_steps
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**TextEnv.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = checked_render_mode(render_mode, self.metadata)
@@ -146,7 +152,7 @@ class TextVectorEnv(VectorEnv):
         position = self._begun[row] - self._first_drawn[group]
         if position == len(draws):
             generator = self._generators[group * self.samples_per_prompt]
-            draws.append(int(generator.integers(len(self.prompts))))
+            draws.append(self.batch.draw(self._begun[row], generator))
         index = draws[position]
         self._begun[row] += 1
         first = group * self.samples_per_prompt
@@ -256,7 +262,13 @@ class TextVectorEnv(VectorEnv):
             terminated[finished.rows] = True
             for row, info in zip(finished.rows.tolist(), finished.infos, strict=True):
                 infos = self._ended(infos, row, info)
-        return batch.observation(), rewards, terminated, np.zeros(self.num_envs, bool), infos
+        truncated = np.zeros(self.num_envs, bool)
+        if self.max_episode_steps is not None:
+            truncated = ~batch.over & ~terminated & (batch.lengths >= self.max_episode_steps)
+            batch.over[truncated] = True
+            for number in np.flatnonzero(truncated):
+                infos = self._ended(infos, int(number), {})
+        return batch.observation(), rewards, terminated, truncated, infos
 
     def _ended(self, infos: dict[str, Any], row: int, info: dict[str, Any]) -> dict[str, Any]:
         """Add the info of a row that ended and, in SAME_STEP mode, begin its next episode."""
@@ -284,6 +296,10 @@ class TextVectorEnv(VectorEnv):
     def oracle(self, prompt: Prompt) -> str:
         """Return a right answer to a prompt."""
         return self.batch.oracle(prompt)
+
+    def probes(self, prompt: Prompt) -> dict[str, str]:
+        """Return answers that exploit this task without solving it, by name."""
+        return self.batch.probes(prompt)
 
     def metrics(self, episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
         """Return the gold metrics of episodes, float64 [B] each."""

@@ -17,7 +17,7 @@ from textenvs.errors import (
     UnknownNameError,
 )
 from textenvs.prompts import normalise, split_of
-from textenvs.suite.context_select import ContextSelectEnv, make_context_select_vec
+from textenvs.suite.context_select import ContextSelectEnv, make_vec
 from textenvs.types import Item
 from textenvs.vector_env import TextVectorEnv
 
@@ -152,7 +152,7 @@ def test_score_judges_without_stepping(select_options: dict[str, Any]) -> None:
     prompt = env.prompts[3]
     result = env.score(prompt.id, [env.oracle(prompt), "", "nothing listed"])
     assert result.scores.tolist() == [1.0, -2.0, -1.0]
-    venv = make_context_select_vec(2, **select_options)
+    venv = make_vec(2, **select_options)
     assert isinstance(venv, TextVectorEnv)
     both = venv.score_batch([prompt, env.prompts[4]], [env.oracle(prompt), ""])
     assert both.scores.tolist() == [1.0, -2.0]
@@ -207,7 +207,7 @@ BAD: list[tuple[dict[str, Any], type[TextEnvsError], str]] = [
 @pytest.mark.parametrize(
     ("options", "error", "message"), BAD, ids=[str(row[0])[:40] for row in BAD]
 )
-@pytest.mark.parametrize("make", [ContextSelectEnv, make_context_select_vec])
+@pytest.mark.parametrize("make", [ContextSelectEnv, make_vec])
 def test_bad_options(
     make: Any,
     options: dict[str, Any],
@@ -241,7 +241,7 @@ def test_missing_package_names_the_remedy(
 
 def test_seeds_choose_prompts(select_options: dict[str, Any]) -> None:
     def drawn(seed: int) -> list[str]:
-        venv = make_context_select_vec(8, **select_options)
+        venv = make_vec(8, **select_options)
         return venv.reset(seed=seed)[1]["prompt_id"].tolist()
 
     assert drawn(0) == drawn(0) != drawn(100)

@@ -5,7 +5,7 @@ category, one a line. Titles are split by hash, so that a title of the test spli
 no training prompt, neither asked for nor listed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from textenvs.corpora import load_items, require_items
-from textenvs.env import TextEnv
 from textenvs.errors import ConfigError, PromptError, UnknownNameError
-from textenvs.options import reject_unknown_options
 from textenvs.prompts import SPLITS, GeneratedPrompts, split_of, too_long
 from textenvs.rewards.context_match import gold_metrics, oracle_answer
+from textenvs.task_env import TaskEnv
 from textenvs.tokenization import TINY_LM, TextTokenizer, load_tokenizer
 from textenvs.types import Item, Prompt, Split
-from textenvs.vector_env import TextVectorEnv
 
 TEMPLATE = (
     "{items}\nAnswer with titles of the list only, one a line. "
@@ -275,7 +273,7 @@ def _check_template(name: str, template: str, needed: set[str], optional: set[st
         raise ConfigError(f"{name} cannot be filled in: {error}; write plain {{fields}}") from error
 
 
-class ContextSelectEnv(TextEnv):
+class ContextSelectEnv(TaskEnv):
     """Select the titles of one category from a list of titles with categories.
 
     Observation and action: as in `TextEnv`. Reward: `ContextMatch`, per answer line +1 for
@@ -285,64 +283,7 @@ class ContextSelectEnv(TextEnv):
     Version history: v0, first version.
     """
 
-    def __init__(
-        self,
-        *,
-        stop: Sequence[str] = (),
-        render_mode: str | None = None,
-        on_unscored: Any = "raise",
-        **options: Any,
-    ) -> None:
-        """Build the environment; see `context_select_task` for the options."""
-        reject_unknown_options(options, (context_select_task, TextEnv.__init__))
-        super().__init__(
-            **context_select_task(**options),
-            stop=stop,
-            render_mode=render_mode,
-            on_unscored=on_unscored,
-        )
+    task = staticmethod(context_select_task)
 
 
-def make_context_select_vec(
-    num_envs: int = 1,
-    *,
-    autoreset_mode: Any = "NextStep",
-    samples_per_prompt: int = 1,
-    stop: Sequence[str] = (),
-    render_mode: str | None = None,
-    on_unscored: Any = "raise",
-    reference: Any = None,
-    kl_coef: float = 0.0,
-    kl_timing: str = "episode",
-    **options: Any,
-) -> Any:
-    """Build the native vector environment, with reference-KL shaping where asked for.
-
-    Args:
-        num_envs: Number of rows.
-        autoreset_mode: As in `TextVectorEnv`.
-        samples_per_prompt: Completions of each prompt.
-        stop: Strings that end a completion.
-        render_mode: "ansi" or None.
-        on_unscored: "raise" or a number.
-        reference: Model name, folder or object; None shapes nothing.
-        kl_coef: Coefficient beta of the KL term; 0 shapes nothing.
-        kl_timing: "episode" or "step".
-        **options: See `context_select_task`.
-    """
-    make: Callable[..., Any] = make_context_select_vec
-    reject_unknown_options(options, (context_select_task, make))
-    venv = TextVectorEnv(
-        **context_select_task(**options),
-        num_envs=num_envs,
-        autoreset_mode=autoreset_mode,
-        samples_per_prompt=samples_per_prompt,
-        stop=stop,
-        render_mode=render_mode,
-        on_unscored=on_unscored,
-    )
-    if reference is None or kl_coef == 0:
-        return venv
-    from textenvs.wrappers.reference_kl import VectorReferenceKL
-
-    return VectorReferenceKL(venv, reference, kl_coef, timing=kl_timing)
+make_vec = ContextSelectEnv.make_vec
