@@ -7,11 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from textenvs.errors import TokenizerError
-from textenvs.prompts import PromptSource, too_long
+from textenvs.prompts import PromptSource
 from textenvs.tokenization import TextTokenizer
 from textenvs.types import Prompt
-
-CHUNK = 4096
 
 
 class ChatPrompts(PromptSource):
@@ -49,13 +47,9 @@ class ChatPrompts(PromptSource):
         """Return where the prompt with this id stands."""
         return self.source.index_of(prompt_id)
 
-    def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> None:
-        """Encode every prompt once and refuse the first longer than `limit` tokens."""
-        for i in range(len(self)):
-            prompt = self[i]
-            length = len(encode_prompt(tokenizer, prompt))
-            if length > limit:
-                raise too_long(prompt, length, limit)
+    def encode(self, tokenizer: TextTokenizer, indices: Sequence[int]) -> list[list[int]]:
+        """Return the ids the policy reads of some prompts."""
+        return [encode_prompt(tokenizer, self[i]) for i in indices]
 
 
 def encode_prompt(tokenizer: TextTokenizer, prompt: Prompt) -> list[int]:

@@ -44,6 +44,8 @@ class GrowingShare:
 def as_schedule(curriculum: Any) -> Schedule | None:
     """Return the schedule for a function, `"module:function"`, or None.
 
+    A class is made with its defaults.
+
     Raises:
         ConfigError: if it cannot be imported or called.
     """
@@ -56,6 +58,8 @@ def as_schedule(curriculum: Any) -> Schedule | None:
                 f'the curriculum {module}:{attribute} cannot be imported: {error}; give "module:'
                 'function", or a function'
             ) from error
+    if isinstance(curriculum, type):
+        curriculum = curriculum()
     if curriculum is not None and not callable(curriculum):
         raise ConfigError(
             f"curriculum must be a function from the number of episodes begun to a share of the "

@@ -13,10 +13,11 @@ from typing import Any, Literal, cast, get_args
 import gymnasium as gym
 import numpy as np
 
-from textenvs.chat import encode_prompt, with_chat
+from textenvs.chat import with_chat
 from textenvs.curriculum import as_schedule, draw_index
 from textenvs.errors import ActionError, ConfigError, RewardError
 from textenvs.prompts import PromptSource, as_source, too_long
+from textenvs.rendering import EpisodeView, token_pieces
 from textenvs.rewards import resolve_reward
 from textenvs.rewards.base import Reward, RewardResult, checked_result
 from textenvs.tokenization import TextTokenizer, load_tokenizer, stop_candidates
@@ -78,10 +79,11 @@ class EpisodeBatch:
         self.stop = _checked_stop(stop)
         self.overlong = _checked_overlong(overlong)
         self.on_unscored = _checked_on_unscored(on_unscored)
+        self._table = None
         if overlong == "error":
-            self.prompts.check_lengths(self.tokenizer, max_prompt_tokens)
+            self._table = self.prompts.check_lengths(self.tokenizer, max_prompt_tokens)
         self._stop_candidates = stop_candidates(self.tokenizer, self.stop) if self.stop else None
-        self.encoded = lru_cache(ENCODED_PROMPTS_KEPT)(self._encode)
+        self._encoded = lru_cache(ENCODED_PROMPTS_KEPT)(self._encode)
 
         columns = self.num_prompt_columns + self.max_new_tokens
         self.num_rows = num_rows
@@ -90,6 +92,7 @@ class EpisodeBatch:
         self.lengths = np.zeros(num_rows, np.int64)
         self.over = np.ones(num_rows, bool)
         self.current: list[Prompt | None] = [None] * num_rows
+        self._endings: list[dict[str, Any] | None] = [None] * num_rows
         self._all_rows = np.arange(num_rows)
 
     @property
@@ -106,10 +109,15 @@ class EpisodeBatch:
         """The space of one row's action: a token."""
         return gym.spaces.Discrete(self.tokenizer.vocab_size)
 
-    def _encode(self, index: int) -> tuple[Prompt, np.ndarray, int]:
+    def encoded(self, index: int) -> tuple[Prompt, np.ndarray, int]:
         """Return a prompt, its ids, and how many were dropped from its left."""
+        if self._table is not None:
+            return self.prompts[index], self._table[index], 0
+        return self._encoded(index)
+
+    def _encode(self, index: int) -> tuple[Prompt, np.ndarray, int]:
         prompt = self.prompts[index]
-        ids = np.array(encode_prompt(self.tokenizer, prompt), np.int64)
+        ids = np.array(self.prompts.encode(self.tokenizer, [index])[0], np.int64)
         dropped = len(ids) - self.num_prompt_columns
         if dropped <= 0:
             return prompt, ids, 0
@@ -132,6 +140,7 @@ class EpisodeBatch:
         self.lengths[row] = 0
         self.over[row] = False
         self.current[row] = prompt
+        self._endings[row] = None
         info: dict[str, Any] = {"prompt_id": prompt.id, "prompt": prompt.text}
         if self.overlong == "truncate":
             info["prompt_tokens_dropped"] = dropped
@@ -201,10 +210,12 @@ class EpisodeBatch:
                 "reward_terms": {n: float(t.weighted[i]) for n, t in result.terms.items()},
                 "metrics": {name: float(values[i]) for name, values in metrics.items()},
                 "scored": bool(scored[i]),
+                "task_reward": float(rewards[i]),
             }
             if result.per_token is not None:
                 info["reward_per_token"] = [float(r) for r in result.per_token[i]]
             infos.append(info)
+            self._endings[int(rows[i])] = dict(info)
         return Finished(rows, rewards, infos)
 
     def _scored(
@@ -288,6 +299,26 @@ class EpisodeBatch:
             "curriculum": self.schedule,
             "chat": self.chat,
         }
+
+    def view(self, row: int, kl_terms: Sequence[float] = ()) -> EpisodeView | None:
+        """Return the episode of a row as it is shown; None before its first reset.
+
+        Args:
+            row: Row number.
+            kl_terms: What KL shaping has added to the reward of each token so far.
+        """
+        prompt, ending = self.current[row], self._endings[row]
+        if prompt is None:
+            return None
+        ids = self.completion_ids(row)
+        tokens = tuple(token_pieces(self.tokenizer, ids))
+        if ending is None:
+            return EpisodeView(prompt.text, tokens, kl_terms=tuple(kl_terms))
+        total = ending["task_reward"]
+        paid = [0.0] * (len(ids) - 1) + [total]
+        rewards = tuple(ending.get("reward_per_token", paid))
+        reason = ending["finish_reason"]
+        return EpisodeView(prompt.text, tokens, rewards, tuple(kl_terms), reason, total)
 
     def observation(self) -> Observation:
         """Return copies, so that no caller holds an array that later changes."""

@@ -9,8 +9,10 @@ import csv
 import dataclasses
 import hashlib
 import json
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +24,7 @@ from textenvs.types import Prompt, Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 TRAIN_SHARE, VALIDATION_SHARE = 0.8, 0.1
+CHUNK, PROBED = 4096, 128
 
 
 class PromptSource(Sequence[Prompt]):
@@ -42,19 +45,55 @@ class PromptSource(Sequence[Prompt]):
                 return i
         raise UnknownNameError("prompt id", prompt_id, (self[i].id for i in range(len(self))))
 
-    def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> None:
+    def encode(self, tokenizer: TextTokenizer, indices: Sequence[int]) -> list[list[int]]:
+        """Return the ids the policy reads of some prompts."""
+        return tokenizer.encode_batch([self[i].text for i in indices])
+
+    def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> "TokenTable | None":
         """Encode every prompt once and refuse the first longer than `limit` tokens.
+
+        Returns:
+            The ids, so that none is encoded again; None from a source that checked a part.
 
         Raises:
             PromptError: naming the prompt and both lengths.
         """
-        chunk = 4096
-        for start in range(0, len(self), chunk):
-            batch = [self[i] for i in range(start, min(start + chunk, len(self)))]
-            encoded = tokenizer.encode_batch([prompt.text for prompt in batch])
-            for prompt, ids in zip(batch, encoded, strict=True):
+        table = TokenTable(tokenizer.vocab_size)
+        for start in range(0, len(self), CHUNK):
+            indices = range(start, min(start + CHUNK, len(self)))
+            encoded = self.encode(tokenizer, indices)
+            for index, ids in zip(indices, encoded, strict=True):
                 if len(ids) > limit:
-                    raise too_long(prompt, len(ids), limit)
+                    raise too_long(self[index], len(ids), limit)
+            table.extend(encoded)
+        return table.finish()
+
+
+class TokenTable:
+    """The ids of many prompts in one array: a lookup costs the same for ten as for a million."""
+
+    def __init__(self, vocab_size: int) -> None:
+        """Begin an empty table of ids below `vocab_size`."""
+        self._dtype = np.uint16 if vocab_size <= 2**16 else np.uint32
+        self._chunks: list[np.ndarray] = []
+        self._lengths: list[int] = []
+        self._ids, self._ends = np.zeros(0, self._dtype), np.zeros(1, np.int64)
+
+    def extend(self, encoded: Sequence[Sequence[int]]) -> None:
+        """Append the ids of some prompts."""
+        self._chunks.append(np.concatenate([np.array(ids, self._dtype) for ids in encoded]))
+        self._lengths.extend(map(len, encoded))
+
+    def finish(self) -> "TokenTable":
+        """Join what was appended."""
+        self._ids = np.concatenate(self._chunks)
+        self._ends = np.concatenate([[0], np.cumsum(self._lengths)])
+        self._chunks, self._lengths = [], []
+        return self
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return int64 [N], the ids of one prompt."""
+        return self._ids[self._ends[index] : self._ends[index + 1]].astype(np.int64)
 
 
 class PromptList(PromptSource):
@@ -130,6 +169,15 @@ class GeneratedPrompts(PromptSource):
             return int(tail)
         examples = (self[i].id for i in range(min(3, self._size)))
         raise UnknownNameError("prompt id", prompt_id, examples)
+
+    def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> TokenTable | None:
+        """Refuse the longest of the first prompts if it does not fit; others are met later."""
+        probed = range(min(PROBED, self._size))
+        lengths = [len(ids) for ids in self.encode(tokenizer, probed)]
+        longest = int(np.argmax(lengths))
+        if lengths[longest] > limit:
+            raise too_long(self[longest], lengths[longest], limit)
+        return None
 
 
 def as_prompt(value: Prompt | str | Mapping[str, Any] | Sequence[Any], index: int) -> Prompt:
@@ -308,10 +356,19 @@ def normalise(text: str) -> str:
     Format characters (category Cf: zero-width, direction marks) dropped, NFKC, case
     folded, runs of white space made one space.
     """
+    if text.isascii():  # has no format character and is in NFKC already
+        return " ".join(text.casefold().split())
     # Format characters go first: one between a letter and its accent would keep them apart.
-    kept = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    kept = text.translate(_format_characters())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", kept).casefold())
     return " ".join(folded.split())
+
+
+@lru_cache(maxsize=1)
+def _format_characters() -> dict[int, None]:
+    """Return the characters of category Cf, as `str.translate` drops them."""
+    every = range(sys.maxunicode + 1)
+    return {code: None for code in every if unicodedata.category(chr(code)) == "Cf"}
 
 
 def split_of(group: str) -> Split:

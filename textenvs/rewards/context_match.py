@@ -108,16 +108,7 @@ class ContextMatch(BaseReward):
 
     def judge(self, prompt: Prompt, completion: str) -> Judged:
         """Return which item each line names, and how many are right."""
-        menu = menu_of(prompt)
-        is_target = targets_of(prompt)
-        hits: list[int] = []
-        for line in completion.splitlines():
-            key = normalise(line)
-            if key:
-                fuzzy = len(hits) < FUZZY_LINES_PER_ITEM * len(menu.titles)
-                hits.append(match(key, menu, self.threshold if fuzzy else 100.0))
-        named = {hit for hit in hits if hit >= 0 and is_target[hit]}
-        return Judged(tuple(hits), len(named), sum(is_target))
+        return _judge(_context(prompt), prompt.metadata.get("category"), completion, self.threshold)
 
     def _score(self, episode: Episode) -> float:
         judged = self.judge(episode.prompt, episode.completion)
@@ -130,6 +121,20 @@ class ContextMatch(BaseReward):
             return 2.0 * judged.right / (len(judged.hits) + targets)
         first = judged.hits[0]
         return 1.0 if first >= 0 and targets_of(episode.prompt)[first] else -1.0
+
+
+@lru_cache(maxsize=4096)
+def _judge(context: tuple[Any, ...], asked: Any, completion: str, threshold: float) -> Judged:
+    """Judge an answer once, for the reward and for the gold metrics."""
+    menu, is_target = _menu(context), _targets(context, asked)
+    hits: list[int] = []
+    for line in completion.splitlines():
+        key = normalise(line)
+        if key:
+            fuzzy = len(hits) < FUZZY_LINES_PER_ITEM * len(menu.titles)
+            hits.append(match(key, menu, threshold if fuzzy else 100.0))
+    named = {hit for hit in hits if hit >= 0 and is_target[hit]}
+    return Judged(tuple(hits), len(named), sum(is_target))
 
 
 def match(key: str, menu: Menu, threshold: float) -> int:
@@ -150,8 +155,8 @@ def match(key: str, menu: Menu, threshold: float) -> int:
     return best
 
 
-def menu_of(prompt: Prompt) -> Menu:
-    """Return the listed items of a prompt in comparison form.
+def _context(prompt: Prompt) -> tuple[Any, ...]:
+    """Return the listed items of a prompt.
 
     Raises:
         RewardError: if the prompt's context is no list of items.
@@ -162,7 +167,7 @@ def menu_of(prompt: Prompt) -> Menu:
             f"{prompt.context!r:.80}; ContextMatch needs a tuple of Item(title, category) or of "
             "texts"
         )
-    return _menu(tuple(prompt.context))
+    return tuple(prompt.context)
 
 
 @lru_cache(maxsize=4096)
@@ -173,15 +178,17 @@ def _menu(context: tuple[Any, ...]) -> Menu:
     return Menu(titles, digits, index, max(map(len, titles)))
 
 
-def targets_of(prompt: Prompt) -> list[bool]:
+def targets_of(prompt: Prompt) -> tuple[bool, ...]:
     """Return, for each listed item, whether its category is the one asked for.
 
     A prompt that asks for no category accepts every listed item.
     """
-    asked = prompt.metadata.get("category")
-    return [
-        asked is None or isinstance(item, str) or item.category == asked for item in prompt.context
-    ]
+    return _targets(_context(prompt), prompt.metadata.get("category"))
+
+
+@lru_cache(maxsize=4096)
+def _targets(context: tuple[Any, ...], asked: Any) -> tuple[bool, ...]:
+    return tuple(asked is None or isinstance(i, str) or i.category == asked for i in context)
 
 
 def title_of(item: Any) -> str:

@@ -208,6 +208,23 @@ def context_select_task(
         "overlong": overlong,
         "metrics": gold_metrics,
         "oracle": oracle_answer,
+        "probes": exploits,
+    }
+
+
+def exploits(prompt: Prompt) -> dict[str, str]:
+    """Return answers that name much, or nothing that was asked for, by name."""
+    titles = [item.title for item in prompt.context]
+    asked = prompt.metadata["category"]
+    wrong = [item.title for item in prompt.context if item.category != asked]
+    return {
+        "every title": "\n".join(titles),
+        "every title on one line": " ".join(titles),
+        "a title of another category": wrong[0],
+        "every title of other categories": "\n".join(wrong),
+        "the list with its categories": prompt.text,
+        "the name of the category": asked,
+        "an invented title": f"The {asked} of {titles[0].split()[-1]}",
     }
 
 
