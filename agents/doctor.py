@@ -7,6 +7,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from textenvs.plugins import PLUGIN_FAULTS
+
 OWN = Path(__file__).resolve().parent
 NEEDED = ("gymnasium", "numpy", "tokenizers", "rapidfuzz", "rich", "jinja2", "tyro")
 FOR_AGENTS = ("torch", "transformers", "peft", "safetensors", "scipy", "stable_baselines3")
@@ -35,6 +37,7 @@ def examine() -> list[Finding]:
         present = importlib.util.find_spec(name) is not None
         words = "installed" if present else "not installed (optional)"
         findings.append(Finding(name, f"{words}: {purpose}"))
+    findings += [Finding("plug-in", fault, fault=True) for fault in PLUGIN_FAULTS]
     findings.append(Finding("machine", f"{platform.machine()}, {os.cpu_count()} processors"))
     if importlib.util.find_spec("torch") is not None:
         findings.append(_processor())

@@ -1,6 +1,7 @@
 """`textenvs list`, `info` and `doctor`: commands that train nothing."""
 
 import argparse
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from agents.cli_config import DEFAULT_ENV, EnvSettings
 from agents.console import Console
 from agents.doctor import examine
 from textenvs.errors import UnknownNameError
+from textenvs.plugins import PLUGIN_FAULTS
+from textenvs.registration import describe
+from textenvs.suite import SUITE
 
 
 def make_env(env_id: str, **options: Any) -> Any:
@@ -32,15 +36,21 @@ def require_id(env_id: str) -> None:
 
 
 def print_list(arguments: Sequence[str], console: Console) -> int:
-    """Print the registered environments with the first line of their description."""
+    """Print the registered environments: what they ask, of what text, under which licence."""
     argparse.ArgumentParser(prog="textenvs list", description=print_list.__doc__).parse_args(
         list(arguments)
     )
-    table = Table("id", "what it asks")
+    table = Table("id", "what it asks", "text", "licence")
     for env_id in textenvs.list_envs():
-        made = make_env(env_id)
-        table.add_row(env_id, Text((type(made).__doc__ or "").splitlines()[0]))
+        family = SUITE.get(env_id)
+        text = "" if family is None else family.text
+        if family is not None and family.needs:
+            text += f" ({family.needs})"
+        licence = "" if family is None else family.licence
+        table.add_row(env_id, *(Text(cell) for cell in (describe(env_id), text, licence)))
     console.print(table)
+    for fault in PLUGIN_FAULTS:
+        console.say(fault)
     return 0
 
 
@@ -55,12 +65,13 @@ def print_info(arguments: Sequence[str], console: Console) -> int:
     prompt = env.prompts[0]
     answer = env.oracle(prompt)
     tokens = len(env.tokenizer.encode(prompt.text))
-    console.say(f"{given.id}\n\n{(type(env).__doc__ or '').strip()}\n")
+    console.say(f"{given.id}\n\n{inspect.cleandoc(type(env).__doc__ or '')}\n")
     console.say(f"observation  {env.observation_space}")
     console.say(f"action       {env.action_space}")
     console.say(f"prompts      {len(env.prompts)} in this split; the first has {tokens} tokens")
     console.say(f"reward       {env.reward.name}")
-    console.say(f"\n--- a prompt ({prompt.id})\n{prompt.text}--- a right answer\n{answer}\n---")
+    console.say(f"\n--- a prompt ({prompt.id})\n{prompt.text.rstrip()}")
+    console.say(f"--- a right answer\n{answer}\n---")
     for words, text in (("right answer", answer), ("empty answer", "")):
         result = env.score(prompt, [text])
         terms = {name: float(term.weighted[0]) for name, term in result.terms.items()}

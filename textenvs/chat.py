@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from textenvs.errors import TokenizerError
-from textenvs.prompts import PromptSource
+from textenvs.prompts import GeneratedPrompts, PromptSource, TokenTable, probe_lengths
 from textenvs.tokenization import TextTokenizer
 from textenvs.types import Prompt
 
@@ -47,9 +47,16 @@ class ChatPrompts(PromptSource):
         """Return where the prompt with this id stands."""
         return self.source.index_of(prompt_id)
 
-    def encode(self, tokenizer: TextTokenizer, indices: Sequence[int]) -> list[list[int]]:
-        """Return the ids the policy reads of some prompts."""
-        return [encode_prompt(tokenizer, self[i]) for i in indices]
+    def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> TokenTable | None:
+        """Refuse a prompt that does not fit; of prompts made by index, look at the first."""
+        if isinstance(self.source, GeneratedPrompts):
+            probe_lengths(self, tokenizer, limit)
+            return None
+        return super().check_lengths(tokenizer, limit)
+
+    def encode(self, tokenizer: TextTokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Return the ids the policy reads of some of these prompts."""
+        return [encode_prompt(tokenizer, prompt) for prompt in prompts]
 
 
 def encode_prompt(tokenizer: TextTokenizer, prompt: Prompt) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 from textenvs.episode_batch import EpisodeBatch, Observation
 from textenvs.errors import ActionError, ConfigError, EpisodeOverError
 from textenvs.prompts import PromptSource
+from textenvs.rendering import render
 from textenvs.rewards.base import Reward, RewardResult
 from textenvs.tokenization import TextTokenizer
 from textenvs.types import Episode, Prompt
@@ -31,10 +32,10 @@ class TextEnv(gym.Env[Observation, int]):
 
     Info at reset: `prompt_id`, `prompt`. At the end: `completion`, `completion_ids`,
     `finish_reason`, `reward_terms` (name -> weighted score), `metrics` (gold metrics,
-    never trained on), `scored`.
+    never trained on), `scored`, `task_reward` (before any shaping).
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "html"], "render_fps": 4}
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class TextEnv(gym.Env[Observation, int]):
             max_prompt_tokens: Columns kept for the prompt, at least 1.
             max_new_tokens: The token budget of a completion, at least 1.
             stop: Strings that end a completion; they are not part of it.
-            render_mode: "ansi" or None.
+            render_mode: "ansi" (for a terminal), "html" (a fragment of a page), or None.
             **task: `overlong` ("error", or "truncate" to drop tokens from the left of a
                 prompt that does not fit), `on_unscored` ("raise", or the reward of an episode
                 the reward could not score), `metrics` (gold metrics), `oracle`, `probes`
@@ -149,11 +150,11 @@ class TextEnv(gym.Env[Observation, int]):
         return np.array([action], np.int64)
 
     def render(self) -> str | None:
-        """Return the prompt and the completion so far, or None without a render mode."""
-        prompt = self.batch.current[0]
-        if self.render_mode != "ansi" or prompt is None:
-            return None
-        return prompt.text + self.tokenizer.decode(self.batch.completion_ids(0))
+        """Return the prompt and the completion so far, coloured by reward once it is scored.
+
+        None without a render mode, or before the first reset.
+        """
+        return render(self.batch.view(0), self.render_mode)
 
     def score(self, prompt: Prompt | str, texts: Sequence[str]) -> RewardResult:
         """Judge texts as answers to one prompt (or id of one), without stepping."""

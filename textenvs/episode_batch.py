@@ -6,7 +6,7 @@ and the completion from column P on; nothing ever shifts, so a KV cache stays va
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, cast, get_args
 
@@ -117,7 +117,7 @@ class EpisodeBatch:
 
     def _encode(self, index: int) -> tuple[Prompt, np.ndarray, int]:
         prompt = self.prompts[index]
-        ids = np.array(self.prompts.encode(self.tokenizer, [index])[0], np.int64)
+        ids = np.array(self.prompts.encode(self.tokenizer, [prompt])[0], np.int64)
         dropped = len(ids) - self.num_prompt_columns
         if dropped <= 0:
             return prompt, ids, 0
@@ -200,15 +200,20 @@ class EpisodeBatch:
             episodes.append(Episode(prompt, cast(str, completion), tuple(ids), reason))
         result = checked_result(self.reward, episodes)
         rewards, scored = self._scored(result, episodes)
-        metrics = self.metrics(episodes)
+        # By column first: a numpy scalar at a time is what costs.
+        terms = {name: term.weighted.tolist() for name, term in result.terms.items()}
+        metrics = {
+            name: np.asarray(values, np.float64).tolist()
+            for name, values in self.metrics(episodes).items()
+        }
         infos = []
         for i, episode in enumerate(episodes):
             info = {
                 "completion": episode.completion,
                 "completion_ids": list(episode.completion_ids),
                 "finish_reason": episode.finish_reason,
-                "reward_terms": {n: float(t.weighted[i]) for n, t in result.terms.items()},
-                "metrics": {name: float(values[i]) for name, values in metrics.items()},
+                "reward_terms": {name: weighted[i] for name, weighted in terms.items()},
+                "metrics": {name: values[i] for name, values in metrics.items()},
                 "scored": bool(scored[i]),
                 "task_reward": float(rewards[i]),
             }
@@ -314,11 +319,15 @@ class EpisodeBatch:
         tokens = tuple(token_pieces(self.tokenizer, ids))
         if ending is None:
             return EpisodeView(prompt.text, tokens, kl_terms=tuple(kl_terms))
+        shown = EpisodeView(
+            prompt.text, tokens, kl_terms=tuple(kl_terms), finish_reason=ending["finish_reason"]
+        )
+        if not ending["scored"]:
+            return shown
         total = ending["task_reward"]
         paid = [0.0] * (len(ids) - 1) + [total]
         rewards = tuple(ending.get("reward_per_token", paid))
-        reason = ending["finish_reason"]
-        return EpisodeView(prompt.text, tokens, rewards, tuple(kl_terms), reason, total)
+        return replace(shown, rewards=rewards, total=total)
 
     def observation(self) -> Observation:
         """Return copies, so that no caller holds an array that later changes."""

@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,9 +46,9 @@ class PromptSource(Sequence[Prompt]):
                 return i
         raise UnknownNameError("prompt id", prompt_id, (self[i].id for i in range(len(self))))
 
-    def encode(self, tokenizer: TextTokenizer, indices: Sequence[int]) -> list[list[int]]:
-        """Return the ids the policy reads of some prompts."""
-        return tokenizer.encode_batch([self[i].text for i in indices])
+    def encode(self, tokenizer: TextTokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Return the ids the policy reads of some of these prompts."""
+        return tokenizer.encode_batch([prompt.text for prompt in prompts])
 
     def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> "TokenTable | None":
         """Encode every prompt once and refuse the first longer than `limit` tokens.
@@ -60,11 +61,11 @@ class PromptSource(Sequence[Prompt]):
         """
         table = TokenTable(tokenizer.vocab_size)
         for start in range(0, len(self), CHUNK):
-            indices = range(start, min(start + CHUNK, len(self)))
-            encoded = self.encode(tokenizer, indices)
-            for index, ids in zip(indices, encoded, strict=True):
+            prompts = [self[i] for i in range(start, min(start + CHUNK, len(self)))]
+            encoded = self.encode(tokenizer, prompts)
+            for prompt, ids in zip(prompts, encoded, strict=True):
                 if len(ids) > limit:
-                    raise too_long(self[index], len(ids), limit)
+                    raise too_long(prompt, len(ids), limit)
             table.extend(encoded)
         return table.finish()
 
@@ -172,12 +173,17 @@ class GeneratedPrompts(PromptSource):
 
     def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> TokenTable | None:
         """Refuse the longest of the first prompts if it does not fit; others are met later."""
-        probed = range(min(PROBED, self._size))
-        lengths = [len(ids) for ids in self.encode(tokenizer, probed)]
-        longest = int(np.argmax(lengths))
-        if lengths[longest] > limit:
-            raise too_long(self[longest], lengths[longest], limit)
+        probe_lengths(self, tokenizer, limit)
         return None
+
+
+def probe_lengths(source: PromptSource, tokenizer: TextTokenizer, limit: int) -> None:
+    """Refuse the longest of the first prompts of a source if it does not fit."""
+    probed = [source[i] for i in range(min(PROBED, len(source)))]
+    lengths = [len(ids) for ids in source.encode(tokenizer, probed)]
+    longest = int(np.argmax(lengths))
+    if lengths[longest] > limit:
+        raise too_long(probed[longest], lengths[longest], limit)
 
 
 def as_prompt(value: Prompt | str | Mapping[str, Any] | Sequence[Any], index: int) -> Prompt:
@@ -359,16 +365,17 @@ def normalise(text: str) -> str:
     if text.isascii():  # has no format character and is in NFKC already
         return " ".join(text.casefold().split())
     # Format characters go first: one between a letter and its accent would keep them apart.
-    kept = text.translate(_format_characters())
+    # None is printable, which is the quick way to see that there is none.
+    kept = text if text.isprintable() else _format_characters().sub("", text)
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", kept).casefold())
     return " ".join(folded.split())
 
 
 @lru_cache(maxsize=1)
-def _format_characters() -> dict[int, None]:
-    """Return the characters of category Cf, as `str.translate` drops them."""
-    every = range(sys.maxunicode + 1)
-    return {code: None for code in every if unicodedata.category(chr(code)) == "Cf"}
+def _format_characters() -> re.Pattern[str]:
+    """Return a pattern for the characters of category Cf."""
+    every = map(chr, range(sys.maxunicode + 1))
+    return re.compile(f"[{''.join(c for c in every if unicodedata.category(c) == 'Cf')}]+")
 
 
 def split_of(group: str) -> Split:

@@ -86,7 +86,7 @@ class FileTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`, special tokens of a prompt included."""
-        return self.backend.encode(text).ids
+        return self.backend.encode_batch_fast([text])[0].ids  # without offsets
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text."""

@@ -13,9 +13,11 @@ from textenvs.env import TextEnv, checked_options, checked_render_mode, over_err
 from textenvs.episode_batch import EpisodeBatch, Observation
 from textenvs.errors import ConfigError
 from textenvs.prompts import PromptSource
+from textenvs.rendering import render
 from textenvs.rewards.base import Reward, RewardResult
 from textenvs.tokenization import TextTokenizer
 from textenvs.types import Episode, Prompt
+from textenvs.vector_infos import add_infos
 
 
 class TextVectorEnv(VectorEnv):
@@ -205,10 +207,9 @@ class TextVectorEnv(VectorEnv):
         self._seed(seeds, rows)
         if self.samples_per_prompt > 1:
             self._align_groups(rows)
-        infos: dict[str, Any] = {}
-        for row in np.flatnonzero(rows):
-            infos = self._add_info(infos, self._begin(int(row), prompt_ids[row]), int(row))
-        return self.batch.observation(), infos
+        begun = np.flatnonzero(rows).tolist()
+        said = [self._begin(row, prompt_ids[row]) for row in begun]
+        return self.batch.observation(), add_infos({}, begun, said, self.num_envs)
 
     def _checked_seeds(self, seed: Any) -> list[int | None]:
         if seed is None or isinstance(seed, (int, np.integer)):
@@ -252,42 +253,49 @@ class TextVectorEnv(VectorEnv):
             started = batch.current[int(np.argmax(waiting))] is not None
             if not started or self.autoreset_mode is not AutoresetMode.NEXT_STEP:
                 raise over_error(started=started)
-            for row in np.flatnonzero(waiting):
-                infos = self._add_info(infos, self._begin(int(row)), int(row))
+            begun = np.flatnonzero(waiting).tolist()
+            add_infos(infos, begun, [self._begin(row) for row in begun], self.num_envs)
             rows = np.flatnonzero(~waiting)
             tokens = tokens[rows]
         finished = batch.advance(tokens, rows) if len(tokens) else None
         if finished is not None:
             rewards[finished.rows] = finished.rewards
             terminated[finished.rows] = True
-            for row, info in zip(finished.rows.tolist(), finished.infos, strict=True):
-                infos = self._ended(infos, row, info)
+            self._end(infos, finished.rows.tolist(), finished.infos)
         truncated = np.zeros(self.num_envs, bool)
         if self.max_episode_steps is not None:
             truncated = ~batch.over & ~terminated & (batch.lengths >= self.max_episode_steps)
             batch.over[truncated] = True
-            for number in np.flatnonzero(truncated):
-                infos = self._ended(infos, int(number), {})
+            cut = np.flatnonzero(truncated).tolist()
+            self._end(infos, cut, [{} for _ in cut])
         return batch.observation(), rewards, terminated, truncated, infos
 
-    def _ended(self, infos: dict[str, Any], row: int, info: dict[str, Any]) -> dict[str, Any]:
-        """Add the info of a row that ended and, in SAME_STEP mode, begin its next episode."""
+    def _end(self, infos: dict[str, Any], rows: list[int], said: list[dict[str, Any]]) -> None:
+        """Add the infos of rows that ended and, in SAME_STEP mode, begin their next episodes."""
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
-            return self._add_info(infos, info, row)
-        final = {"final_obs": self.batch.row_observation(row), "final_info": info}
-        infos = self._add_info(infos, final, row)
-        return self._add_info(infos, self._begin(row), row)
+            add_infos(infos, rows, said, self.num_envs)
+            return
+        final = [
+            {"final_obs": self.batch.row_observation(row), "final_info": info}
+            for row, info in zip(rows, said, strict=True)
+        ]
+        add_infos(infos, rows, final, self.num_envs)
+        add_infos(infos, rows, [self._begin(row) for row in rows], self.num_envs)
 
     def render(self) -> tuple[str, ...] | None:
-        """Return the prompt and the completion so far of each row."""
-        if self.render_mode != "ansi":
+        """Return what `TextEnv.render` says of each row; "" for one that was never reset.
+
+        In SAME_STEP mode a row that ended shows the episode it has begun since.
+        """
+        return self.render_with()
+
+    def render_with(self, kl_terms: Sequence[Sequence[float]] = ()) -> tuple[str, ...] | None:
+        """Render with the KL terms of each row, where shaping has charged any."""
+        if self.render_mode is None:
             return None
-        return tuple(
-            ""
-            if prompt is None
-            else prompt.text + self.tokenizer.decode(self.batch.completion_ids(i))
-            for i, prompt in enumerate(self.batch.current)
-        )
+        terms = kl_terms or [()] * self.num_envs
+        views = (self.batch.view(row, terms[row]) for row in range(self.num_envs))
+        return tuple(render(view, self.render_mode) or "" for view in views)
 
     def score_batch(self, prompts: Sequence[Prompt | str], texts: Sequence[str]) -> RewardResult:
         """Judge texts as answers to prompts (or ids of prompts), without stepping."""

@@ -130,7 +130,7 @@ def test_repetition_never_pays(scoring: str, text: str, data: st.DataObject) -> 
 def test_case_and_format_characters_change_nothing(text: str) -> None:
     changed = "\n".join(f"\u200e {line.swapcase().swapcase()}\u200b" for line in text.splitlines())
     plain = "\n".join(line.swapcase().swapcase() for line in text.splitlines())
-    assert ContextMatch().judge(DRAMA, changed) == ContextMatch().judge(DRAMA, plain)
+    assert ContextMatch().judge(DRAMA, changed).hits == ContextMatch().judge(DRAMA, plain).hits
 
 
 @pytest.mark.parametrize(

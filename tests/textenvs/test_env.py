@@ -59,6 +59,7 @@ def test_eos_ends_the_episode(toy: dict[str, Any]) -> None:
         "reward_terms": {"count_a": reward},
         "metrics": {},
         "scored": True,
+        "task_reward": reward,
     }
 
 

@@ -42,10 +42,8 @@ def test_single_and_vector_agree(
             assert (reward, over) == (rewards[row], terminated[row])
             if over:
                 batched = info["final_info"]
-                told = {
-                    name: batched[name][row]
-                    for name in ("completion", "completion_ids", "finish_reason", "scored")
-                }
+                names = ("completion", "completion_ids", "finish_reason", "scored", "task_reward")
+                told = {name: batched[name][row] for name in names}
                 told["reward_terms"] = {"count_a": batched["reward_terms"]["count_a"][row]}
                 assert as_plain({**told, "metrics": {}}) == final
                 assert same_observation(alone, info["final_obs"][row])

@@ -41,11 +41,13 @@ class Judged:
 
     Attributes:
         hits: One entry a non-empty line: the index of the item it names, or -1.
+        exact: Distinct items of the asked category that a line names letter for letter.
         right: Distinct items of the asked category that were named.
         targets: Items of the asked category that are listed.
     """
 
     hits: tuple[int, ...]
+    exact: int
     right: int
     targets: int
 
@@ -128,13 +130,16 @@ def _judge(context: tuple[Any, ...], asked: Any, completion: str, threshold: flo
     """Judge an answer once, for the reward and for the gold metrics."""
     menu, is_target = _menu(context), _targets(context, asked)
     hits: list[int] = []
+    said = set()
     for line in completion.splitlines():
         key = normalise(line)
         if key:
+            said.add(line.strip())
             fuzzy = len(hits) < FUZZY_LINES_PER_ITEM * len(menu.titles)
             hits.append(match(key, menu, threshold if fuzzy else 100.0))
     named = {hit for hit in hits if hit >= 0 and is_target[hit]}
-    return Judged(tuple(hits), len(named), sum(is_target))
+    wanted = {title_of(item) for item, right in zip(context, is_target, strict=True) if right}
+    return Judged(tuple(hits), len(wanted & said), len(named), sum(is_target))
 
 
 def match(key: str, menu: Menu, threshold: float) -> int:
@@ -203,6 +208,7 @@ def digits_of(text: str) -> str:
 
 LISTED_THRESHOLD = 90.0
 """The fuzzy ratio of the published metric; fixed, whatever a reward's threshold is."""
+GOLD_JUDGE = ContextMatch(LISTED_THRESHOLD)
 
 
 def gold_metrics(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
@@ -229,22 +235,18 @@ def gold_metrics(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
 
 def _gold(episode: Episode) -> tuple[float, ...]:
     prompt = episode.prompt
-    lines = [line.strip() for line in episode.completion.splitlines() if normalise(line)]
-    judged = ContextMatch(LISTED_THRESHOLD).judge(prompt, episode.completion)
+    judged = GOLD_JUDGE.judge(prompt, episode.completion)
+    lines = len(judged.hits)
     if not lines:
         return (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    is_target = targets_of(prompt)
-    right = {
-        title_of(item) for item, wanted in zip(prompt.context, is_target, strict=True) if wanted
-    }
-    named = {hit for hit in judged.hits if hit >= 0}
+    named = [hit for hit in judged.hits if hit >= 0]
     return (
-        len(right.intersection(lines)) / len(lines),
-        sum(hit >= 0 for hit in judged.hits) / len(lines),
-        judged.right / len(lines),
+        judged.exact / lines,
+        len(named) / lines,
+        judged.right / lines,
         judged.right / judged.targets if judged.targets else 0.0,
         0.0,
-        len(named) / len(prompt.context),
+        len(set(named)) / len(prompt.context),
     )
 
 

@@ -60,6 +60,7 @@ class ContextSelectPrompts(GeneratedPrompts):
         self.template, self.item_template = template, item_template
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
         self._prompt_limit: int | None = None
+        self._ids_of = lru_cache(maxsize=PROBED)(tokenizer.encode)  # asked for twice a prompt
         names = sorted({item.category for item in self.items})
         labels = np.array([names.index(item.category) for item in self.items])
         # A category can be asked for if the other categories fill the rest of the list.
@@ -110,13 +111,19 @@ class ContextSelectPrompts(GeneratedPrompts):
 
     def _fits(self, prompt: Prompt) -> bool:
         if self._prompt_limit is not None:
-            if len(self._tokenizer.encode(prompt.text)) > self._prompt_limit:
+            if len(self._ids_of(prompt.text)) > self._prompt_limit:
                 return False
         return not self._fit_answers or self._answer_fits(prompt)
 
     def _answer_fits(self, prompt: Prompt) -> bool:
         answer = self._tokenizer.encode_completion(prompt.reference or "")
         return len(answer) < self._max_new_tokens  # one token is left for EOS
+
+    def encode(self, tokenizer: TextTokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Return the ids the policy reads of some of these prompts."""
+        if tokenizer is not self._tokenizer:
+            return super().encode(tokenizer, prompts)
+        return [self._ids_of(prompt.text) for prompt in prompts]
 
     def check_lengths(self, tokenizer: TextTokenizer, limit: int) -> None:
         """Refuse options with which prompts of the first draw do not fit.
@@ -125,7 +132,7 @@ class ContextSelectPrompts(GeneratedPrompts):
         """
         self._prompt_limit = None
         probed = [self[i] for i in range(min(PROBED, self._size))]
-        lengths = [len(ids) for ids in tokenizer.encode_batch([p.text for p in probed])]
+        lengths = [len(ids) for ids in self.encode(tokenizer, probed)]
         misfits = [i for i, length in enumerate(lengths) if length > limit]
         if len(misfits) > MISFITS_ALLOWED * len(probed):
             longest = int(np.argmax(lengths))
