@@ -49,9 +49,11 @@ COMMANDS = {
     "demo": "agents.commands:demo",
     "list": "agents.inspection:print_list",
     "info": "agents.inspection:print_info",
+    "check": "agents.checking:print_check",
     "train": "agents.commands:train",
     "sft": "agents.commands:fine_tune",
     "evaluate": "agents.commands:evaluate_model",
+    "replay": "agents.replay:replay_recording",
     "doctor": "agents.inspection:print_doctor",
 }
 """Imported when called, so that `textenvs list` does not wait for torch."""
@@ -60,9 +62,11 @@ HELP = {
     "demo": "watch a small language model learn to answer only from a list (minutes)",
     "list": "the registered environments",
     "info": "one environment: spaces, a sample prompt, the right answer, its reward",
+    "check": "is an environment sound: contract, leaks, determinism, batches, reward, splits",
     "train": "PPO on any causal language model",
     "sft": "supervised fine-tuning on an environment's right answers",
     "evaluate": "gold metrics on held-out prompts, with 95% intervals",
+    "replay": "recorded episodes through their environment again, compared bit for bit",
     "doctor": "check this installation",
 }
 

@@ -59,6 +59,7 @@ class TrainSettings(EnvSettings):
         seed: Decides prompts, tokens and batches.
         eval_prompts: Held-out prompts answered before and after; 0 evaluates nothing.
         save_every: Updates between checkpoints; 0 saves at the end alone.
+        record_episodes: Episodes of each update kept in episodes.jsonl; 0 keeps none.
         resume: A checkpoint to go on from, exactly.
         ppo: Settings of PPO.
     """
@@ -77,6 +78,7 @@ class TrainSettings(EnvSettings):
     seed: int = 0
     eval_prompts: int = 100
     save_every: int = 0
+    record_episodes: int = 4
     resume: Path | None = None
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
 

@@ -19,6 +19,7 @@ from agents.cli_config import (
     read_settings,
 )
 from agents.console import Console, metrics_table
+from agents.episode_sample import EpisodeSample
 from agents.evaluation import Answer, answer_prompts, summarise
 from agents.fine_tuning import sft
 from agents.inspection import require_id
@@ -78,6 +79,8 @@ def train(arguments: Sequence[str], console: Console) -> int:
         agent = PPO.load(settings.resume, venv)
     else:
         agent = PPO(policy, venv, settings.ppo, seed=settings.seed)
+    if settings.record_episodes:
+        agent.recorder = EpisodeSample(run.episodes, venv, settings.record_episodes)
     table = {}
     if settings.eval_prompts:
         answers = _held_out(agent, settings, options, settings.eval_prompts, settings.num_envs)

@@ -8,9 +8,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from agents.rollout import filler_token, row_info
+from agents.rollout import filler_token
 from textenvs.errors import ConfigError, MissingDependencyError
 from textenvs.vector_env import TextVectorEnv, vectorised
+from textenvs.vector_infos import row_info
 
 RESAMPLES = 2_000
 

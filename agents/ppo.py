@@ -22,6 +22,7 @@ from textenvs.reference import CausalLMReference
 from textenvs.wrappers.reference_kl import KLShaping, find_shaping
 
 Callback = Callable[[Mapping[str, float]], bool | None]
+Recorder = Callable[[Rollout, "Batch"], None]
 
 
 class Batch(NamedTuple):
@@ -56,6 +57,7 @@ class PPO:
     `learn` alternates rollouts of whole episodes with updates. If the environment pays
     the reference's half of the KL (`make_vec(..., reference=..., kl_coef=...)`), the
     entropy half, -beta * log pi, is added here, and an adaptive coefficient is updated.
+    A `recorder` that is set sees each rollout, with its values, before the update.
     """
 
     def __init__(
@@ -75,7 +77,8 @@ class PPO:
             seed: Decides the prompts, the sampled tokens and the order of the batches.
 
         Raises:
-            ConfigError: if `rollout_episodes` is no multiple of the rows.
+            ConfigError: if `rollout_episodes` is no multiple of the rows, or the
+                environment truncates answers.
             ModelError: if the policy knows fewer tokens than the environment.
         """
         self.policy, self.env, self.config, self.seed = policy, env, config or PPOConfig(), seed
@@ -87,6 +90,12 @@ class PPO:
             )
         self.waves = episodes // env.num_envs
         task: Any = env.unwrapped
+        if task.max_episode_steps is not None:
+            raise ConfigError(
+                "PPO learns from whole answers, but this environment truncates them unscored "
+                f"after max_episode_steps={task.max_episode_steps} tokens; set max_new_tokens "
+                "instead, which is part of the task"
+            )
         policy.check_vocabulary(task.tokenizer.vocab_size)
         self.shaping: KLShaping | None = find_shaping(env)
         _check_temperature(policy, self.shaping)
@@ -96,6 +105,7 @@ class PPO:
         )
         self.generator = torch.Generator(policy.device).manual_seed(seed)
         self.num_timesteps = self.num_updates = 0
+        self.recorder: Recorder | None = None
         self.env.reset(seed=seed)
 
     def learn(
@@ -138,6 +148,8 @@ class PPO:
         collected = time.perf_counter()
         reference = (self.shaping.seconds if self.shaping else 0.0) - reference_before
         batch, metrics = self.prepare(rollout)
+        if self.recorder is not None:
+            self.recorder(rollout, batch)
         metrics |= self.update(batch)
         self.num_timesteps += int(rollout.lengths.sum())
         self.num_updates += 1

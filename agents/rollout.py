@@ -16,6 +16,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from agents.policy import CausalLMPolicy
 from textenvs.decoding import DecodeState
 from textenvs.errors import ConfigError
+from textenvs.types import Prompt
+from textenvs.vector_infos import row_info
 from textenvs.wrappers.reference_kl import KLShaping, find_shaping
 
 COMPACT_BELOW = 0.75
@@ -33,6 +35,7 @@ class Rollout:
         logprobs: float32 [N, T], log pi as sampled.
         rewards: float64 [N, T], what the environment paid with each token.
         infos: The final info of each episode.
+        prompts: The prompt of each episode.
     """
 
     input_ids: np.ndarray
@@ -41,6 +44,7 @@ class Rollout:
     logprobs: np.ndarray
     rewards: np.ndarray
     infos: list[dict[str, Any]] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
 
     @property
     def mask(self) -> np.ndarray:
@@ -62,6 +66,7 @@ class Rollout:
             np.concatenate([p.logprobs for p in parts]),
             np.concatenate([p.rewards for p in parts]),
             [info for p in parts for info in p.infos],
+            [prompt for p in parts for prompt in p.prompts],
         )
 
 
@@ -113,6 +118,7 @@ def _wave(policy: CausalLMPolicy, venv: VectorEnv, generator: torch.Generator) -
         np.zeros((venv.num_envs, budget), np.float32),
         np.zeros((venv.num_envs, budget)),
         [{} for _ in range(venv.num_envs)],
+        list(env.batch.current),
     )
     alive = np.arange(venv.num_envs)
     batch = alive  # rows in the policy's decode batch; one that ended says nothing used
@@ -158,17 +164,3 @@ def _action(shaping: KLShaping | None, tokens: np.ndarray, logprobs: np.ndarray)
             'vocabulary; use the estimator "k1", "k2" or "k3"'
         )
     return {"token": tokens, "logprob": np.minimum(logprobs, 0.0).astype(np.float32)}
-
-
-def row_info(infos: dict[str, Any], row: int) -> dict[str, Any]:
-    """Return one row of a vector environment's info as a plain dict."""
-    found = {}
-    for key, value in infos.items():
-        if key.startswith("_") or not infos.get(f"_{key}", np.ones(row + 1, bool))[row]:
-            continue
-        if isinstance(value, dict):
-            found[key] = row_info(value, row)
-        else:
-            item = value[row]
-            found[key] = item.item() if isinstance(item, np.generic) else item
-    return found

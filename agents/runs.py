@@ -1,6 +1,7 @@
 """Run folders: the settings, the metrics and the checkpoints of one run.
 
-`config.toml`, `metrics.jsonl` (one line an update), `episodes.jsonl` (sample answers),
+`config.toml`, `metrics.jsonl` (one line an update), `episodes.jsonl` (some episodes of
+each update, as `textenvs.recording` writes them and `textenvs replay` reads them),
 `checkpoints/step-N/`, and `manifest.json`, written last: a folder that holds it is whole.
 """
 
@@ -48,6 +49,11 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         """Return where the checkpoint of a step goes."""
         return self.path / "checkpoints" / f"step-{step}"
+
+    @property
+    def episodes(self) -> Path:
+        """Where sampled episodes are recorded."""
+        return self.path / "episodes.jsonl"
 
     def log(self, metrics: Mapping[str, Any], file: str = "metrics.jsonl") -> None:
         """Append one line; NaN and infinity become null, which JSON has no other word for."""

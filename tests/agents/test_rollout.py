@@ -8,9 +8,10 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from agents.rollout import collect, filler_token, row_info
+from agents.rollout import collect, filler_token
 from textenvs.errors import ConfigError
 from textenvs.reference import CausalLMReference
+from textenvs.vector_infos import row_info
 from textenvs.wrappers.reference_kl import VectorReferenceKL
 
 MODES = list(AutoresetMode)

@@ -13,6 +13,8 @@ from textenvs.episode_batch import EpisodeBatch, Observation
 from textenvs.errors import ActionError, ConfigError, DoubleCountingError, UnknownNameError
 from textenvs.kl import ESTIMATORS, Estimator, KLCoefficient, kl_estimate
 from textenvs.reference import Reference, as_reference
+from textenvs.vector_infos import add_infos
+from textenvs.rendering import render
 
 Timing = Literal["episode", "step"]
 
@@ -153,6 +155,8 @@ class KLShaping:
             row: self._info(row, reference, observation["input_ids"][i])
             for i, (row, reference) in enumerate(zip(rows, told, strict=True))
         }
+        for row, info in infos.items():
+            self.paid[row] = list(info["terms"])
         if self.policy_logprob and self.coef:
             # The policy's word was given, so the coefficient can adapt here; without it
             # the agent calls `coefficient.update`.
@@ -295,6 +299,11 @@ class ReferenceKL(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorAr
                 reward += float(np.sum(kl["terms"]))
         return observation, reward, terminated, truncated, info
 
+    def render(self) -> Any:
+        """Render the episode with the KL terms charged so far."""
+        view = cast(Any, self.unwrapped).batch.view(0, self.shaping.paid[0])
+        return render(view, self.render_mode)
+
 
 class VectorReferenceKL(VectorWrapper):
     """`ReferenceKL` for a `TextVectorEnv`; rewards and infos as there, batched."""
@@ -383,12 +392,17 @@ class VectorReferenceKL(VectorWrapper):
         else:
             finals = {key: observation[key][rows] for key in keys}
         target = info["final_info"] if same_step else info
-        for row, kl in self.shaping.episodes(finals, rows).items():
-            cast(Any, self.env)._add_info(target, {"kl": kl}, row)
+        charged = self.shaping.episodes(finals, rows)
+        add_infos(target, rows, [{"kl": charged[row]} for row in rows], self.num_envs)
+        for row, kl in charged.items():
             if whole:
                 rewards[row] += float(np.sum(kl["terms"]))
             if same_step:
                 self.shaping.begin(row)
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Render each row with the KL terms charged so far."""
+        return cast(Any, self.unwrapped).render_with(self.shaping.paid)
 
 
 def _batched(observation: Observation) -> Observation:
