@@ -258,15 +258,16 @@ class TextVectorEnv(VectorEnv):
             rows = np.flatnonzero(~waiting)
             tokens = tokens[rows]
         finished = batch.advance(tokens, rows) if len(tokens) else None
+        truncated = np.zeros(self.num_envs, bool)
+        if self.max_episode_steps is not None:  # as `TimeLimit`: an ended row may be both
+            truncated = batch.lengths >= self.max_episode_steps
         if finished is not None:
             rewards[finished.rows] = finished.rewards
             terminated[finished.rows] = True
             self._end(infos, finished.rows.tolist(), finished.infos)
-        truncated = np.zeros(self.num_envs, bool)
-        if self.max_episode_steps is not None:
-            truncated = ~batch.over & ~terminated & (batch.lengths >= self.max_episode_steps)
-            batch.over[truncated] = True
-            cut = np.flatnonzero(truncated).tolist()
+        cut = np.flatnonzero(truncated & ~terminated).tolist()
+        if cut:
+            batch.over[cut] = True
             self._end(infos, cut, [{} for _ in cut])
         return batch.observation(), rewards, terminated, truncated, infos
 

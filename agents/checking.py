@@ -1,0 +1,58 @@
+"""`textenvs check`: is an environment sound?"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from agents.cli_config import EnvSettings
+from agents.console import Console
+from agents.runs import write_text
+from textenvs.checker import Report, check
+from textenvs.checker.run import SAMPLED_PROMPTS
+from textenvs.errors import ConfigError
+
+STYLES = {"ok": "green", "fault": "bold red", "note": "yellow", "skipped": "dim"}
+
+
+def print_check(arguments: Sequence[str], console: Console) -> int:
+    """Check an environment and print what was found; 1 if it is at fault."""
+    parser = argparse.ArgumentParser(prog="textenvs check", description=print_check.__doc__)
+    parser.add_argument("id", help='of the environment; "module:id" imports the module first')
+    parser.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
+    parser.add_argument("--seed", type=int, default=0, help="of every random choice")
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        default=SAMPLED_PROMPTS,
+        metavar="N",
+        help=f"prompts the checks of the reward look at (default {SAMPLED_PROMPTS})",
+    )
+    given = parser.parse_args(list(arguments))
+    if given.json is not None and not given.json.absolute().parent.is_dir():
+        raise ConfigError(f"--json: there is no folder {str(given.json.parent)!r}; make it first")
+    options = EnvSettings(env=given.id, option=tuple(given.option)).options()
+    report = check(given.id, seed=given.seed, sampled_prompts=given.prompts, **options)
+    if given.json is not None:
+        write_text(given.json, json.dumps(report.to_dict(), indent=2) + "\n")
+    show_report(report, console)
+    return 0 if report.ok else 1
+
+
+def show_report(report: Report, console: Console) -> None:
+    """Print a report as a table, with a line that sums it up."""
+    table = Table("", "check", "finding", title=report.subject)
+    for row in report.rows:
+        mark = Text("FAULT" if row.status == "fault" else row.status, STYLES[row.status])
+        table.add_row(mark, Text(row.name), Text(row.words))
+    console.print(table)
+    faults = report.count("fault")
+    verdict = "sound" if report.ok else f"{faults} fault{'s' if faults > 1 else ''}"
+    console.say(
+        f"{report.subject}: {verdict} ({report.count('ok')} ok, {report.count('note')} notes, "
+        f"{report.count('skipped')} skipped)"
+    )
