@@ -32,6 +32,9 @@ LETTERS_CEILING = 0.5
 EXPLOIT_SHARE = 1 / 3
 """Share of the way from noise to the oracle that an exploit may earn: a copy of the context
 holds the answer, and may be worth something, but not what an answer is worth."""
+CONFIDENCE = 1.645
+"""Standard errors of the mean over prompts that an exploit has to be beyond its share, 95% on one
+side: a fault is not the luck of the sample."""
 ROUNDING = 1e-9
 """Slack of a bound, for sums of floats."""
 SCORE_TOLERANCE = 1e-6
@@ -236,6 +239,12 @@ def check_floor(study: Study) -> Rows:
 
 def mean_score(judged: Sequence[Judged], kind_or_name: str) -> float:
     """Return the mean over prompts of what probes of a kind, or of a name, score; NaN for none."""
+    means = _means(judged, kind_or_name)
+    return sum(means) / len(means) if means else math.nan
+
+
+def _means(judged: Sequence[Judged], kind_or_name: str) -> list[float]:
+    """Return, for each prompt where there are any, the mean score of such probes."""
     means = []
     for j in judged:
         found = [
@@ -245,7 +254,14 @@ def mean_score(judged: Sequence[Judged], kind_or_name: str) -> float:
         ]
         if found:
             means.append(sum(found) / len(found))
-    return sum(means) / len(means) if means else math.nan
+    return means
+
+
+def _chance(values: Sequence[float]) -> float:
+    """Return how far below its mean over a sample of prompts the true mean may well lie."""
+    if len(values) < 2:
+        return 0.0
+    return CONFIDENCE * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def _top(judged: Sequence[Judged], bounded: bool) -> tuple[float | None, str]:
@@ -304,6 +320,6 @@ def _exploit_row(
         return skipped(row, "the reward does not score it")
     share = (mean - letters) / (top - letters)
     words = f"scores {mean:.3g} on average, {share:.0%} of the way from noise to {top_is}"
-    if mean > limit + ROUNDING:
+    if mean - _chance(_means(judged, name)) > limit + ROUNDING:
         return fault(row, f"{words}; at most {EXPLOIT_SHARE:.0%} ({limit:.3g})")
     return ok(row, words)
