@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +75,8 @@ def print_info(arguments: Sequence[str], console: Console) -> int:
     console.say(f"--- a right answer\n{answer}\n---")
     for words, text in (("right answer", answer), ("empty answer", "")):
         result = env.score(prompt, [text])
-        terms = {name: float(term.weighted[0]) for name, term in result.terms.items()}
+        weighted = {name: float(term.weighted[0]) for name, term in result.terms.items()}
+        terms = {name: value for name, value in weighted.items() if math.isfinite(value)}
         console.say(f"reward of the {words}: {float(result.scores[0]):g}  {terms}")
     return 0
 

@@ -15,7 +15,7 @@ from agents.checkpoint import load_training_state, policy_from_checkpoint, save_
 from agents.config import PPOConfig
 from agents.losses import policy_loss, value_loss
 from agents.policy import CausalLMPolicy
-from agents.rollout import Rollout, collect
+from agents.rollout import Rollout, collect, failure_counts, term_metrics
 from textenvs.decoding import DecodeState
 from textenvs.errors import ConfigError
 from textenvs.reference import CausalLMReference
@@ -206,11 +206,11 @@ class PPO:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the reward of each token, float64 [N, T], and the KL of each sequence, [N].
 
-        The sum of KL terms that the environment paid with the last token is laid back on
-        the tokens that caused it; the policy's half of the term is added where the
-        environment could not know it.
+        A task's reward that spreads over the tokens is paid where it was earned. So is the
+        sum of KL terms that the environment paid with the last token; the policy's half of
+        the term is added where the environment could not know it.
         """
-        rewards = rollout.rewards.copy()
+        rewards = rollout.credited
         last = rollout.lengths - 1
         for row, info in enumerate(rollout.infos):
             if info["finish_reason"] == "length":
@@ -247,13 +247,12 @@ class PPO:
             "finished_by_eos": float(
                 np.mean([info["finish_reason"] == "eos" for info in rollout.infos])
             ),
+            **failure_counts(rollout.infos),
         }
         if infos:
             totals = [sum(info["reward_terms"].values()) for info in infos]
             metrics["score"] = float(np.mean(totals))
-            for name in infos[0]["reward_terms"]:
-                terms = [info["reward_terms"][name] for info in infos]
-                metrics[f"reward/{name}"] = float(np.mean(terms))
+            metrics |= term_metrics(infos)
             for name in infos[0]["metrics"]:
                 metrics[f"gold/{name}"] = float(np.mean([info["metrics"][name] for info in infos]))
         if sequence_kl is not None and self.shaping is not None:

@@ -6,6 +6,8 @@ its new episode cannot spend its budget before the wave ends, so no filler is ev
 scored, and the next wave's reset discards it. Ended rows leave the policy's batch.
 """
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +58,21 @@ class Rollout:
         """int64 [N], tokens a completion, EOS included."""
         return self.mask.sum(1)
 
+    @property
+    def credited(self) -> np.ndarray:
+        """float64 [N, T], the rewards with each token paid what it earned.
+
+        The environment pays the task's reward with the last token, where a reward that
+        knows better says in `info["reward_per_token"]` how it spreads; it is laid back there.
+        """
+        rewards = self.rewards.copy()
+        for row, info in enumerate(self.infos):
+            shares = info.get("reward_per_token")
+            if shares is not None:
+                rewards[row, : len(shares)] += shares
+                rewards[row, len(shares) - 1] -= info["task_reward"]
+        return rewards
+
     @classmethod
     def joined(cls, parts: list["Rollout"]) -> "Rollout":
         """Return the episodes of several waves as one rollout."""
@@ -68,6 +85,38 @@ class Rollout:
             [info for p in parts for info in p.infos],
             [prompt for p in parts for prompt in p.prompts],
         )
+
+
+def term_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean of each reward term, weighted and raw, and how often it was scored.
+
+    Args:
+        infos: The final info of each scored episode.
+
+    Returns:
+        For each term that any of them scored: `reward/NAME`, the mean over all episodes of
+        what it added to the total (nothing where its gate was shut); `reward_raw/NAME`, the
+        mean score of the episodes it scored; `reward_scored/NAME`, their share.
+    """
+    metrics = {}
+    for name in dict.fromkeys(name for info in infos for name in info["reward_raw"]):
+        weighted = [info["reward_terms"].get(name, 0.0) for info in infos]
+        raw = [info["reward_raw"][name] for info in infos if name in info["reward_raw"]]
+        metrics[f"reward/{name}"] = float(np.mean(weighted))
+        metrics[f"reward_raw/{name}"] = float(np.mean(raw))
+        metrics[f"reward_scored/{name}"] = len(raw) / len(infos)
+    return metrics
+
+
+def failure_counts(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return how many episodes a guarded reward failed on, in all and by kind.
+
+    Args:
+        infos: The final info of each episode.
+    """
+    kinds = Counter(info["reward_failure"] for info in infos if "reward_failure" in info)
+    by_kind = {f"failures/{kind}": float(count) for kind, count in sorted(kinds.items())}
+    return {"failures": float(kinds.total()), **by_kind}
 
 
 def filler_token(venv: VectorEnv) -> int:

@@ -8,14 +8,13 @@ import numpy as np
 
 from textenvs.episode_batch import EpisodeBatch, Observation
 from textenvs.errors import ActionError, ConfigError, EpisodeOverError
-from textenvs.prompts import PromptSource
 from textenvs.rendering import render
-from textenvs.rewards.base import Reward, RewardResult
-from textenvs.tokenization import TextTokenizer
-from textenvs.types import Episode, Prompt
+from textenvs.rewards.base import RewardResult
+from textenvs.task_members import TaskMembers
+from textenvs.types import Prompt
 
 
-class TextEnv(gym.Env[Observation, int]):
+class TextEnv(TaskMembers, gym.Env[Observation, int]):
     """One prompt an episode, one token an action.
 
     Observation: `Dict(input_ids=Box(0, V-1, (P+T,), int64), attention_mask=Box(0, 1,
@@ -31,8 +30,11 @@ class TextEnv(gym.Env[Observation, int]):
     observation; only an outer `TimeLimit` truncates.
 
     Info at reset: `prompt_id`, `prompt`. At the end: `completion`, `completion_ids`,
-    `finish_reason`, `reward_terms` (name -> weighted score), `metrics` (gold metrics,
-    never trained on), `scored`, `task_reward` (before any shaping).
+    `finish_reason`, `reward_terms` (name -> weighted score), `reward_raw` (the same before
+    the weight; a term without a score is absent from both), `metrics` (gold metrics, never
+    trained on), `scored`, `task_reward` (before any shaping); where the reward spreads over
+    the tokens, `reward_per_token`; and where a `textenvs.rewards.Guarded` reward failed,
+    `reward_failure`, how.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "html"], "render_fps": 4}
@@ -60,8 +62,9 @@ class TextEnv(gym.Env[Observation, int]):
             stop: Strings that end a completion; they are not part of it.
             render_mode: "ansi" (for a terminal), "html" (a fragment of a page), or None.
             **task: `overlong` ("error", or "truncate" to drop tokens from the left of a
-                prompt that does not fit), `on_unscored` ("raise", or the reward of an episode
-                the reward could not score), `metrics` (gold metrics), `oracle`, `probes`
+                prompt that does not fit), `on_unscored` ("raise", "skip", or the reward of an
+                episode that could not be scored; a skipped one pays 0, and learners that look
+                at `scored` leave it out), `metrics` (gold metrics), `oracle`, `probes`
                 (exploits to check the reward with), `curriculum` (a schedule of
                 `textenvs.curriculum`), `chat` (wrap each prompt as a user's message).
 
@@ -84,21 +87,6 @@ class TextEnv(gym.Env[Observation, int]):
         self.action_space = cast("gym.Space[int]", self.batch.action_space)
         self.render_mode = checked_render_mode(render_mode, self.metadata)
         self._begun = 0
-
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """The tokenizer."""
-        return self.batch.tokenizer
-
-    @property
-    def prompts(self) -> PromptSource:
-        """The prompts of this environment's split."""
-        return self.batch.prompts
-
-    @property
-    def reward(self) -> Reward:
-        """The reward of a completion."""
-        return self.batch.reward
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -159,18 +147,6 @@ class TextEnv(gym.Env[Observation, int]):
     def score(self, prompt: Prompt | str, texts: Sequence[str]) -> RewardResult:
         """Judge texts as answers to one prompt (or id of one), without stepping."""
         return self.batch.score([prompt] * len(texts), texts)
-
-    def oracle(self, prompt: Prompt) -> str:
-        """Return a right answer to a prompt."""
-        return self.batch.oracle(prompt)
-
-    def probes(self, prompt: Prompt) -> dict[str, str]:
-        """Return answers that exploit this task without solving it, by name."""
-        return self.batch.probes(prompt)
-
-    def metrics(self, episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
-        """Return the gold metrics of episodes, float64 [B] each."""
-        return self.batch.metrics(episodes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the episode under way and the random state; JSON-able."""

@@ -16,10 +16,11 @@ import numpy as np
 from textenvs.chat import with_chat
 from textenvs.curriculum import as_schedule, draw_index
 from textenvs.errors import ActionError, ConfigError, RewardError
+from textenvs.final_infos import final_infos
 from textenvs.prompts import PromptSource, as_source, too_long
 from textenvs.rendering import EpisodeView, token_pieces
 from textenvs.rewards import resolve_reward
-from textenvs.rewards.base import Reward, RewardResult, checked_result
+from textenvs.rewards.base import BaseReward, Reward, RewardResult, checked_result
 from textenvs.tokenization import TextTokenizer, load_tokenizer, stop_candidates
 from textenvs.types import Episode, FinishReason, Prompt
 
@@ -60,7 +61,7 @@ class EpisodeBatch:
         max_new_tokens: int = 32,
         stop: Sequence[str] = (),
         overlong: Overlong = "error",
-        on_unscored: Literal["raise"] | float = "raise",
+        on_unscored: Literal["raise", "skip"] | float = "raise",
         metrics: Metrics | None = None,
         oracle: Oracle | None = None,
         probes: Probes | None = None,
@@ -199,46 +200,34 @@ class EpisodeBatch:
             prompt = cast(Prompt, self.current[int(row)])
             episodes.append(Episode(prompt, cast(str, completion), tuple(ids), reason))
         result = checked_result(self.reward, episodes)
-        rewards, scored = self._scored(result, episodes)
-        # By column first: a numpy scalar at a time is what costs.
-        terms = {name: term.weighted.tolist() for name, term in result.terms.items()}
-        metrics = {
-            name: np.asarray(values, np.float64).tolist()
-            for name, values in self.metrics(episodes).items()
-        }
-        infos = []
-        for i, episode in enumerate(episodes):
-            info = {
-                "completion": episode.completion,
-                "completion_ids": list(episode.completion_ids),
-                "finish_reason": episode.finish_reason,
-                "reward_terms": {name: weighted[i] for name, weighted in terms.items()},
-                "metrics": {name: values[i] for name, values in metrics.items()},
-                "scored": bool(scored[i]),
-                "task_reward": float(rewards[i]),
-            }
-            if result.per_token is not None:
-                info["reward_per_token"] = [float(r) for r in result.per_token[i]]
-            infos.append(info)
-            self._endings[int(rows[i])] = dict(info)
+        rewards = self._paid(result, episodes)
+        infos = final_infos(episodes, result, rewards, self.metrics(episodes))
+        for row, info in zip(rows.tolist(), infos, strict=True):
+            self._endings[row] = dict(info)
         return Finished(rows, rewards, infos)
 
-    def _scored(
-        self, result: RewardResult, episodes: Sequence[Episode]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Apply the policy for episodes without a score; return rewards and a mask."""
-        scores = np.asarray(result.scores, np.float64)
-        scored = ~np.isnan(scores)
+    def _paid(self, result: RewardResult, episodes: Sequence[Episode]) -> np.ndarray:
+        """Return the rewards, float64 [B], by the policy for episodes without a score.
+
+        An episode that a guarded reward failed on is unscored because its guard was told to
+        skip it, so it is none of the unforeseen ones that raise.
+        """
+        scored = ~np.isnan(result.scores)
         if self.on_unscored == "raise" and not scored.all():
-            where = episodes[int(np.flatnonzero(~scored)[0])]
-            raise RewardError(
-                f"the reward {self.reward.name!r} did not score the completion "
-                f"{where.completion!r:.80} of the prompt {where.prompt.id!r}; return a number, or "
-                "pass on_unscored=VALUE to the environment to give such episodes a stated reward "
-                "(info['scored'] then tells them apart)"
-            )
-        substitute = 0.0 if self.on_unscored == "raise" else float(self.on_unscored)
-        return np.where(scored, scores, substitute), scored
+            foreseen = result.failures
+            for row in np.flatnonzero(~scored).tolist():
+                if row not in foreseen:
+                    raise self._unscored_error(episodes[row])
+        substitute = 0.0 if isinstance(self.on_unscored, str) else float(self.on_unscored)
+        return np.where(scored, result.scores, substitute)
+
+    def _unscored_error(self, episode: Episode) -> RewardError:
+        return RewardError(
+            f"the reward {self.reward.name!r} did not score the completion "
+            f"{episode.completion!r:.80} of the prompt {episode.prompt.id!r}; return a number, or "
+            "pass on_unscored=VALUE to the environment to give such episodes a stated reward, or "
+            "\"skip\" to leave them out (info['scored'] then tells them apart)"
+        )
 
     def metrics(self, episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
         """Return the gold metrics of episodes, float64 [B] each; {} where the task has none."""
@@ -341,12 +330,17 @@ class EpisodeBatch:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything but the prompts, reward and tokenizer; JSON-able."""
-        return {
+        """Return everything but the prompts and the tokenizer; JSON-able.
+
+        Of the reward it is what scoring has changed, absent where that is nothing.
+        """
+        state = {
             "prompt_ids": [None if p is None else p.id for p in self.current],
             "completion_ids": [self.completion_ids(row) for row in range(self.num_rows)],
             "over": self.over.tolist(),
         }
+        kept = self.reward.state_dict() if isinstance(self.reward, BaseReward) else {}
+        return {**state, "reward": kept} if kept else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put the rows back where `state_dict` found them."""
@@ -364,6 +358,8 @@ class EpisodeBatch:
             self.attention_mask[row, first : first + len(ids)] = 1
             self.lengths[row] = len(ids)
         self.over[:] = state["over"]
+        if isinstance(self.reward, BaseReward) and "reward" in state:
+            self.reward.load_state_dict(state["reward"])
 
     def checked_actions(self, actions: Any) -> np.ndarray:
         """Return actions as int64 [B].
@@ -372,7 +368,7 @@ class EpisodeBatch:
             ActionError: if the shape or type is wrong, or a token is outside the vocabulary.
         """
         tokens = np.asarray(actions)
-        if tokens.shape != (self.num_rows,) or not np.issubdtype(tokens.dtype, np.integer):
+        if tokens.shape != (self.num_rows,) or tokens.dtype.kind not in "iu":
             raise ActionError(
                 f"actions must be {self.num_rows} integer tokens, got shape {tokens.shape} of "
                 f"{tokens.dtype}"
@@ -413,6 +409,6 @@ def _checked_overlong(overlong: Any) -> Overlong:
 
 
 def _checked_on_unscored(value: Any) -> Any:
-    if value == "raise" or (isinstance(value, (int, float)) and np.isfinite(value)):
+    if value in ("raise", "skip") or (isinstance(value, (int, float)) and np.isfinite(value)):
         return value
-    raise ConfigError(f'on_unscored must be "raise" or a finite number, got {value!r}')
+    raise ConfigError(f'on_unscored must be "raise", "skip" or a finite number, got {value!r}')

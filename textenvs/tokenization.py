@@ -98,7 +98,8 @@ class FileTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`, special tokens left out."""
-        return self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
+        plain = ids if isinstance(ids, list) else [int(i) for i in ids]
+        return self.backend.decode(plain, skip_special_tokens=True)
 
 
 class HuggingFaceTokenizer:

@@ -12,15 +12,14 @@ from gymnasium.vector.utils import batch_space
 from textenvs.env import TextEnv, checked_options, checked_render_mode, over_error
 from textenvs.episode_batch import EpisodeBatch, Observation
 from textenvs.errors import ConfigError
-from textenvs.prompts import PromptSource
 from textenvs.rendering import render
-from textenvs.rewards.base import Reward, RewardResult
-from textenvs.tokenization import TextTokenizer
-from textenvs.types import Episode, Prompt
+from textenvs.rewards.base import RewardResult
+from textenvs.task_members import TaskMembers
+from textenvs.types import Prompt
 from textenvs.vector_infos import add_infos
 
 
-class TextVectorEnv(VectorEnv):
+class TextVectorEnv(TaskMembers, VectorEnv):
     """B text environments over one batched state machine.
 
     Observations are those of `TextEnv` with a leading axis B; actions are int64 [B].
@@ -100,21 +99,6 @@ class TextVectorEnv(VectorEnv):
         self._first_drawn = [0] * groups
         self._begun = [0] * num_envs
 
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """The tokenizer."""
-        return self.batch.tokenizer
-
-    @property
-    def prompts(self) -> PromptSource:
-        """The prompts of this environment's split."""
-        return self.batch.prompts
-
-    @property
-    def reward(self) -> Reward:
-        """The reward of a completion."""
-        return self.batch.reward
-
     @property  # type: ignore[misc]  # read-only, as in SyncVectorEnv
     def np_random(self) -> Any:
         """The generators, one a row."""
@@ -150,6 +134,10 @@ class TextVectorEnv(VectorEnv):
     def _next_prompt(self, row: int) -> int:
         """Return the prompt of the row's next episode: one draw a group and episode number."""
         group = row // self.samples_per_prompt
+        if self.samples_per_prompt == 1:  # nobody to share a draw with
+            self._begun[row] += 1
+            self._first_drawn[row] += 1
+            return self.batch.draw(self._begun[row] - 1, self._generators[row])
         draws = self._drawn[group]
         position = self._begun[row] - self._first_drawn[group]
         if position == len(draws):
@@ -301,18 +289,6 @@ class TextVectorEnv(VectorEnv):
     def score_batch(self, prompts: Sequence[Prompt | str], texts: Sequence[str]) -> RewardResult:
         """Judge texts as answers to prompts (or ids of prompts), without stepping."""
         return self.batch.score(prompts, texts)
-
-    def oracle(self, prompt: Prompt) -> str:
-        """Return a right answer to a prompt."""
-        return self.batch.oracle(prompt)
-
-    def probes(self, prompt: Prompt) -> dict[str, str]:
-        """Return answers that exploit this task without solving it, by name."""
-        return self.batch.probes(prompt)
-
-    def metrics(self, episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
-        """Return the gold metrics of episodes, float64 [B] each."""
-        return self.batch.metrics(episodes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the episodes under way and the random states; JSON-able."""

@@ -189,3 +189,145 @@ def test_bad_options() -> None:
     for context in (None, (), "text"):
         with pytest.raises(RewardError, match="has no list to match against"):
             score("a", prompt=Prompt("p", "?", context))
+
+
+HARD = Prompt(
+    "hard",
+    "?",
+    (
+        "Rocky II",  # 0
+        "Rocky III",
+        "Not Another Teen Movie",  # 2
+        "Another Teen Horror",
+        "Can't Stop the Music",  # 4
+        "The Lord of the Rings Part One",
+        "Drone",  # 6
+        "The Assassination of Jesse James by the Coward Robert Ford",
+        "Star Wars",  # 8
+        "Star Wars Episode",
+        "The Texas Chainsaw Massacre",  # 10
+        "The Undead Are Coming",
+        "Men in Black 3",  # 12
+        "9½ Weeks",
+        "嘎子哥谢孟伟发声辟谣，没借一亿给王宝强拍电影",  # 14
+        "故宫再现“九龙吐水”景观",
+        "心脏长错了位置",  # 16
+        "中国海军5支编队同时部署全球三大洋",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("attack", "honest"),
+    [
+        ("Rocky I", "Rocky II"),
+        ("Rocky IIII", "Rocky III"),
+        ("Back to Rocky II", "Rocky II"),
+        ("Another Teen Movie", "Not Another Teen Movie"),
+        ("Nota Another Teen Movie", "NOT another Teen Moviee"),
+        ("Not Another Teen Horror", "Another Teen Horror"),
+        ("Can Stop the Music", "Cant Stop the Music"),
+        ("The Lord of the Rings Part Two", "The Lord of the Rngs Part One"),
+        ("The Lord of the Rings Part", "The Lord of the Rings Part One"),
+        ("Drones", "Drone"),
+        ("[War] The Assassination of Jesse James by the Coward Robert Ford", "Star Wars"),
+        ("1. The Assassination of Jesse James by the Coward Robert Ford", "Star Wars"),
+        (
+            "The Assassination of Jesse James by the Coward Henry Ford",
+            "The Assasination of Jesse James by the Coward Robert Ford",
+        ),
+        (
+            "The Assassination of James by the Coward Robert Ford",
+            "The Assassination of Jesse James by the Cowardd Robert Frod",
+        ),
+        ("The Texas Chainsaw Massacre not", "The Texas Chain Saw Massacre"),
+        ("The Texas Ch\u0430insaw Massacre", "The Texas Chainsaw Massacre"),  # a Cyrillic letter
+        ("The Texas Chainsaw\u0336 Massacre", "The Texas Chainsw Massacre"),  # struck through
+        ("~The Texas Chainsaw Massacre~", "'The Texas Chainsaw Massacre'"),
+        ("The Texas Chainsaw Massacre \u274c", "The Texas Chainsaw Massacre"),
+        ("The Dead Are Coming", "The Undead Are Comming"),
+        ("Men in Black 2", "Men in Blak 3"),
+        ("Men in Black \u0663", "Men in Black \uff13"),  # Arabic-Indic against full-width
+        ("Men in Black three", "MEN IN BLACK 3"),
+        (
+            "嘎子哥谢孟伟发声辟谣，借一亿给王宝强拍电影",
+            "嘎子哥谢孟伟发声辟谣,没借一亿给王宝强拍电影",
+        ),
+        (
+            "嘎子哥谢孟伟发声辟谣，没借两亿给王宝强拍电影",
+            "嘎子哥谢孟伟发声辟谣 没借一亿给王宝强拍电影",
+        ),
+        (
+            "嘎子哥谢孟威发声辟谣，没借一亿给王宝强拍电影",
+            "嘎子哥谢孟伟发声辟谣，没借一亿给王宝强拍电影",
+        ),
+        ("故宫再现“九龙吐火”景观", "故宫再现九龙吐水景观"),
+        ("心脏长对了位置", "心脏长错了位置"),
+        ("中国海军6支编队同时部署全球三大洋", "中国海军５支编队同时部署全球三大洋"),
+        ("中国海军5支编队没同时部署全球三大洋", "中国海军5支编队同时部署全球三大洋"),
+    ],
+)
+def test_attacks_earn_less_than_honest_slips(attack: str, honest: str) -> None:
+    assert score(attack, prompt=HARD) == -1
+    assert score(honest, prompt=HARD) == 1
+
+
+def test_a_title_that_begins_another_is_told_apart() -> None:
+    judge = ContextMatch().judge
+    assert judge(HARD, "Star Wars\nStar Wars Episode\nStar Warz Episode").hits == (8, 9, 9)
+    assert judge(HARD, "Rocky III\nRocky II").hits == (1, 0)
+
+
+def test_separators_other_than_a_new_line_separate_nothing() -> None:
+    for text in ("Star Wars, Drone", "Star Wars; Drone", "Star Wars | Drone", "Star Wars/Drone"):
+        assert score(text, prompt=HARD) == -1
+    assert score("Star Wars\nDrone", prompt=HARD) == 2
+
+
+@pytest.mark.parametrize(
+    "blank", ["\u3164", "\u2800", "\ufe0f", "\u034f\u200b", "\x00\x07", "\uffa0"]
+)
+def test_what_cannot_be_seen_is_no_line_and_no_letter(blank: str) -> None:
+    assert score(blank) == score("")
+    assert score(f"{blank}\n{blank}\n{RIGHT}") == score(RIGHT)
+    assert score(f"Law{blank}rence of Arabia") == 1
+
+
+def test_an_item_in_two_spellings_is_one() -> None:
+    twice = Prompt("t", "?", ("Amélie", "Ame\u0301lie", "AMÉLIE", "Drone"))
+    assert ContextMatch().bounds(twice) == (-3.0, 2.0)
+    assert score("Amélie\nDrone", prompt=twice) == 2
+    assert score("Amélie\nAme\u0301lie", prompt=twice) == 0
+    assert gold_metrics([Episode(twice, "Ame\u0301lie\nDrone")])["correct"].tolist() == [1.0]
+
+
+def test_a_title_under_two_categories_is_right_under_both() -> None:
+    items = (Item("Rocky", "drama"), Item("ROCKY", "comedy"))
+    for category in ("drama", "comedy"):
+        prompt = Prompt("r", "?", items, metadata={"category": category})
+        for scoring in ("count", "f1", "first"):
+            assert score("Rocky", scoring, prompt) == 1
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(text=ANSWERS, others=st.lists(ANSWERS, max_size=3))
+def test_independent_of_the_batch(text: str, others: list[str]) -> None:
+    batch = [Episode(DRAMA, other) for other in [*others, text]]
+    assert float(ContextMatch()(batch).scores[-1]) == score(text)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(title=st.sampled_from(HARD.context), data=st.data())
+def test_width_and_invisible_characters_change_nothing(title: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(title)))
+    wide = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in title)
+    assert score(wide, prompt=HARD) == 1
+    assert score(f"{title[:at]}\u200b\ufeff{title[at:]}", prompt=HARD) == 1
+
+
+def test_slips_are_forgiven_as_before() -> None:
+    generator = np.random.default_rng(0)
+    title = HARD.context[7]
+    for _ in range(200):
+        i = int(generator.integers(len(title)))
+        assert score(title[:i] + title[i + 1 :], prompt=HARD) == 1

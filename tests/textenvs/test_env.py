@@ -57,6 +57,7 @@ def test_eos_ends_the_episode(toy: dict[str, Any]) -> None:
         "completion_ids": [*env.tokenizer.encode_completion("aba"), env.tokenizer.eos_id],
         "finish_reason": "eos",
         "reward_terms": {"count_a": reward},
+        "reward_raw": {"count_a": reward},
         "metrics": {},
         "scored": True,
         "task_reward": reward,

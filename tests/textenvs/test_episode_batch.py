@@ -22,7 +22,7 @@ class PerToken(BaseReward):
             "one": Term(one, 2.0, ("scored",) * len(one)),
             "three": Term(3 * one, -1.0, ("scored",) * len(one)),
         }
-        spread = [np.full(len(e.completion_ids), 0.5) for e in episodes]
+        spread = [np.full(n, -1.0 / n) for n in (len(e.completion_ids) for e in episodes)]
         return RewardResult(2 * one - 3 * one, terms, spread)
 
 
@@ -62,7 +62,8 @@ def test_terms_are_weighted_and_tokens_told(batch: EpisodeBatch) -> None:
     assert finished is not None
     for info in finished.infos:
         assert info["reward_terms"] == {"one": 2.0, "three": -3.0}
-        assert info["reward_per_token"] == [0.5, 0.5]
+        assert info["reward_raw"] == {"one": 1.0, "three": 3.0}
+        assert info["reward_per_token"] == [-0.5, -0.5]
 
 
 def test_a_restarted_row_is_clean(batch: EpisodeBatch) -> None:

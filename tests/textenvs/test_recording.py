@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,7 @@ from textenvs.recording import (
 )
 from textenvs.reference import CausalLMReference
 from textenvs.replay import replay
-from textenvs.rewards.base import RewardResult, reward
+from textenvs.rewards import RewardResult, reward
 from textenvs.vector_env import TextVectorEnv
 from textenvs.wrappers.recording import RecordEpisodes, VectorRecordEpisodes
 from textenvs.wrappers.reference_kl import ReferenceKL, VectorReferenceKL
@@ -451,7 +450,7 @@ def test_another_reward_rescores(recording: Path) -> None:
 
 def test_unscored_episodes_and_spread_rewards_replay(toy: dict[str, Any], tmp_path: Path) -> None:
     def spread(episodes: Any) -> RewardResult:
-        scores = [None if not e.completion else float(len(e.completion)) for e in episodes]
+        scores = [None if not e.completion else 0.1 * len(e.completion_ids) for e in episodes]
         result = RewardResult.from_scores("spread", scores)
         share = [np.full(len(e.completion_ids), 0.1) for e in episodes]
         return RewardResult(result.scores, result.terms, share)
@@ -464,7 +463,7 @@ def test_unscored_episodes_and_spread_rewards_replay(toy: dict[str, Any], tmp_pa
         env.step(1)
     empty, full = read_episodes(tmp_path / "file")[1]
     assert (empty.scored, empty.task_reward) == (False, -2.0)
-    assert math.isnan(empty.reward_terms["spread"])
+    assert empty.reward_terms == {} and empty.reward_per_token is None
     assert full.reward_per_token == (0.1, 0.1, 0.1)
     assert replay(tmp_path / "file", env).ok
 

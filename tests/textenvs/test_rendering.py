@@ -214,7 +214,7 @@ def test_html_mode_through_make(select_options: dict[str, Any]) -> None:
 
 def test_a_reward_that_spreads_shades_every_token(toy: dict[str, Any]) -> None:
     def spread(episodes: Any) -> RewardResult:
-        result = RewardResult.from_scores("spread", [1.0] * len(episodes))
+        result = RewardResult.from_scores("spread", [0.0] * len(episodes))
         share = [np.linspace(-1, 1, len(e.completion_ids)) for e in episodes]
         return RewardResult(result.scores, result.terms, share)
 

@@ -1,14 +1,24 @@
 """What a reward is, the algebra, and what is refused."""
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from textenvs.errors import ConfigError, RewardError, UnknownNameError
-from textenvs.rewards import REWARDS, BaseReward, ContextMatch, RewardResult, resolve_reward, reward
-from textenvs.rewards.base import checked_result
+from textenvs.rewards import (
+    REWARDS,
+    BaseReward,
+    ContextMatch,
+    RewardResult,
+    WeightedSum,
+    resolve_reward,
+    reward,
+)
+from textenvs.rewards.base import Term, checked_result
+from textenvs.rewards.results import GATED, SCORED, UNSCORED
 from textenvs.types import Episode, Item, Prompt
 
 PROMPT = Prompt("p", "say", (Item("One", "a"), Item("Two", "b")), metadata={"category": "a"})
@@ -79,11 +89,61 @@ def test_two_terms_of_one_name() -> None:
         length + 0.5 * length
     with pytest.raises(TypeError):
         length + 1.0
+    with pytest.raises(ConfigError, match="two terms of the sum are called 'length'"):
+        Several("pair", "length") + length
+
+
+class Several(BaseReward):
+    """Two terms, one of them of any name."""
+
+    def __init__(self, name: str, second: str) -> None:
+        self.name, self.second = name, second
+
+    def __call__(self, episodes: Any) -> RewardResult:
+        ones = np.ones(len(episodes))
+        return RewardResult(2 * ones, {self.name: Term.of(ones), self.second: Term.of(ones)})
+
+    def term_weights(self) -> dict[str, float]:
+        return {self.name: 1.0} if self.second == "undeclared" else {self.name: 1, self.second: 1}
+
+
+def test_a_clash_of_names_that_nobody_declared_is_found_when_scoring() -> None:
+    clash = Several("one", "undeclared") + Several("two", "undeclared")
+    with pytest.raises(RewardError, match="two terms of the reward .* are called 'undeclared'"):
+        clash(EPISODES)
+
+
+def test_sums_flatten_and_numpy_numbers_weigh() -> None:
+    nested = 2 * (0.5 * length + (np.float64(0.25) * silent_on_empty)) / 4
+    assert nested.name == "0.25*length + 0.125*silent"
+    assert [weight for _, weight in nested.parts] == [0.25, 0.125]
+    for two in (np.float32(2), np.int64(2), 2):
+        assert (two * length).name == (length * two).name == "2*length"
+    assert nested.term_weights() == {"length": 0.25, "silent": 0.125}
+    with pytest.raises(ConfigError, match="use Gate"):
+        length * silent_on_empty  # type: ignore[operator]
+    with pytest.raises(ConfigError, match="cannot be divided by 0"):
+        length / 0
+    with pytest.raises(ConfigError, match="at least one reward"):
+        WeightedSum([])
+
+
+def test_a_weight_of_zero_logs_and_does_not_count() -> None:
+    result = checked_result(length + 0 * silent_on_empty, EPISODES)
+    assert result.scores.tolist() == [3.0, 0.0, 9.0], "an unscored measure leaves the total alone"
+    assert result.terms["silent"].status == (SCORED, UNSCORED, SCORED)
+    np.testing.assert_equal(result.terms["silent"].score, [1.0, np.nan, 1.0])
+
+
+def test_a_part_of_the_wrong_length_is_named() -> None:
+    short = Odd(RewardResult(np.ones(1)))
+    with pytest.raises(RewardError, match=r"'odd' returned scores of shape \(1,\) for 3"):
+        (length + short)(EPISODES)
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
 def test_rewards_by_name(name: str) -> None:
-    assert isinstance(resolve_reward(name), ContextMatch)
+    assert isinstance(resolve_reward(name), BaseReward)
 
 
 def test_resolving() -> None:
@@ -131,3 +191,97 @@ def test_bad_results(result: Any, message: str) -> None:
 def test_bad_numbers(returned: Any) -> None:
     with pytest.raises(RewardError, match="it must return one number an episode"):
         reward(lambda prompt, completion: returned)(EPISODES)
+
+
+def term(score: list[float], status: list[str], weight: float = 1.0) -> Term:
+    return Term(np.array(score), weight, tuple(status))
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"t": term([1, 2, 4], [SCORED] * 3)}, "its terms add up to 4"),
+        ({"t": term([1, 2, 3], [SCORED] * 3, 2.0)}, "scores the prompt 'p' 1, but"),
+        ({"t": term([1, 2], [SCORED] * 2)}, r"shape \(2,\) and 2 statuses for 3 episodes"),
+        ({"t": term([1, 2, 3], [SCORED] * 2)}, "2 statuses for 3 episodes"),
+        ({"t": term([1, 2, 3], [SCORED, SCORED, GATED])}, "NaN where it is"),
+        ({"t": term([1, 2, NAN], [SCORED] * 3)}, "a finite number where it is"),
+        ({"t": term([1, 2, 3], [SCORED, SCORED, "lost"])}, "'lost'"),
+        ({"t": term([1, 2, NAN], [SCORED, SCORED, UNSCORED])}, "its terms add up to nan"),
+        ({"t": term([1, 2, NAN], [SCORED, SCORED, GATED])}, "its terms add up to 0"),
+    ],
+)
+def test_terms_that_do_not_explain_the_total(terms: dict[str, Term], message: str) -> None:
+    with pytest.raises(RewardError, match=message):
+        checked_result(Odd(RewardResult(np.array([1.0, 2.0, 3.0]), terms)), EPISODES)
+
+
+def test_totals_without_terms_become_one_and_rounding_is_forgiven() -> None:
+    bare = checked_result(Odd(RewardResult([1, 2, NAN])), EPISODES)  # type: ignore[arg-type]
+    assert bare.scores.dtype == np.float64
+    assert bare.terms["odd"].status == (SCORED, SCORED, UNSCORED)
+    single = np.array([0.1, 0.2, 0.7], np.float32).astype(np.float64)
+    terms = {"t": Term.of(single)}
+    checked_result(Odd(RewardResult(np.array([0.1, 0.2, 0.7]), terms)), EPISODES)
+
+
+TOLD = [Episode(PROMPT, text, tuple(range(len(text)))) for text in ("One", "four four", "")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([np.ones(3), np.ones(9)], "per_token for 2 of 3 episodes"),
+        ([np.ones(2), np.ones(9), np.zeros(0)], r"shape \(2,\) for an episode of 3 tokens"),
+        ([np.ones(3), np.ones(9) / 2, np.zeros(0)], "shares of its tokens add up to 4.5"),
+        ([np.array([1, NAN, 1]), np.ones(9), np.zeros(0)], "add up to nan"),
+    ],
+)
+def test_tokens_that_do_not_explain_the_total(rows: list[np.ndarray], message: str) -> None:
+    result = RewardResult(np.array([3.0, 9.0, 5.0]), {}, rows)
+    with pytest.raises(RewardError, match=message):
+        checked_result(Odd(result), TOLD)
+
+
+def test_tokens_of_unscored_episodes_and_of_texts_without_tokens_are_not_judged() -> None:
+    rows = [np.full(3, NAN), np.ones(9), np.zeros(0)]
+    checked_result(Odd(RewardResult(np.array([NAN, 9.0, 5.0]), {}, rows)), TOLD)
+
+
+def test_declared_bounds_are_kept() -> None:
+    @reward(bounds=(0, 5), name="short")
+    def letters(prompt: Prompt, completion: str) -> float | None:
+        return float(len(completion)) if completion else None
+
+    assert letters.bounds(PROMPT) == (0.0, 5.0) and letters.name == "short"
+    assert length.bounds(PROMPT) == (-math.inf, math.inf)
+    assert letters(EPISODES[:2]).terms["short"].status == (SCORED, UNSCORED)
+    with pytest.raises(RewardError, match=r"'four four' of the prompt 'p' 9.0, but .* \[0, 5\]"):
+        letters(EPISODES)
+    barely = reward(lambda prompt, completion: 0.1 + 0.2, bounds=(0, 0.3))
+    assert barely(EPISODES).scores[0] > 0.3, "rounding is no broken bound"
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (0,), 3, (0, math.nan), ("a", "b"), (math.inf,) * 2])
+def test_bad_bounds(bounds: Any) -> None:
+    with pytest.raises(ConfigError, match="the bounds of 'length' must be"):
+        reward(length.function, bounds=bounds)
+
+
+def test_a_function_of_tokens() -> None:
+    @reward(per_token=True)
+    def evens(episodes: Any) -> list[list[float] | None]:
+        return [[float(i % 2 == 0) for i in e.completion_ids] or None for e in episodes]
+
+    result = checked_result(evens, TOLD)
+    np.testing.assert_equal(result.scores, [2.0, 5.0, NAN])
+    assert result.per_token is not None and result.per_token[0].tolist() == [1.0, 0.0, 1.0]
+    for returned in ([1.0, 2.0, 3.0], [[[1.0]], [1.0], [1.0]], "much", 4):
+        wrong = reward(partial(lambda value, episodes: value, returned), per_token=True)
+        with pytest.raises(RewardError, match="one sequence of numbers an episode"):
+            wrong(TOLD)
+    with pytest.raises(ConfigError, match=r"must take \(episodes\)"):
+        reward(lambda prompt, completion: [0.0], per_token=True)

@@ -44,7 +44,8 @@ def test_single_and_vector_agree(
                 batched = info["final_info"]
                 names = ("completion", "completion_ids", "finish_reason", "scored", "task_reward")
                 told = {name: batched[name][row] for name in names}
-                told["reward_terms"] = {"count_a": batched["reward_terms"]["count_a"][row]}
+                for name in ("reward_terms", "reward_raw"):
+                    told[name] = {"count_a": batched[name]["count_a"][row]}
                 assert as_plain({**told, "metrics": {}}) == final
                 assert same_observation(alone, info["final_obs"][row])
                 lengths.add(len(final["completion_ids"]))
@@ -230,7 +231,7 @@ def test_vectorised_keeps_the_task(toy: dict[str, Any]) -> None:
         ({"max_prompt_tokens": True}, "max_prompt_tokens must be at least 1"),
         ({"stop": [""]}, "stop must hold non-empty strings"),
         ({"overlong": "cut"}, 'overlong must be "error" or "truncate"'),
-        ({"on_unscored": "skip"}, 'on_unscored must be "raise" or a finite number'),
+        ({"on_unscored": "drop"}, 'on_unscored must be "raise", "skip" or a finite number'),
     ],
 )
 def test_bad_options(toy: dict[str, Any], options: dict[str, Any], message: str) -> None:

@@ -4,13 +4,26 @@ Nothing here imports torch until a tensor is asked for.
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from textenvs.errors import ConfigError, MissingDependencyError
+import numpy as np
+
+from textenvs.errors import MissingDependencyError
+from textenvs.rewards.options import checked_count as checked_count
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    Forward = Callable[[Tensor, Tensor], Tensor]
+    """From ids and mask, int64 [N, T], to what the model says of each row, [N, ...]."""
+
+NO_LIMIT = 1 << 30
+NARROWEST = 16
+FIXED_TOKENS, FIXED_TOKENS_CPU = 2048, 256
+"""Tokens of a forward pass of fixed shape. Fewer make a lone text cheaper and a batch dearer;
+below about 200 on a CPU, matrix kernels begin to differ with the row."""
 
 
 def require_models(purpose: str) -> None:
@@ -47,34 +60,87 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
     return batches
 
 
-def padded(rows: Sequence[Sequence[int]], pad_id: int, device: str) -> "tuple[Tensor, Tensor]":
-    """Return the ids, padded on the right, and their mask.
+@dataclass(frozen=True)
+class Batching:
+    """How rows of ids are brought through a model.
 
-    Args:
-        rows: Token ids of each text.
-        pad_id: What to pad with.
+    Attributes:
         device: Where the tensors go.
-
-    Returns:
-        int64 [B, T] and int64 [B, T], 1 where there is a token.
+        batch_tokens: The most tokens of one forward pass, padding included; a longer row is
+            alone.
+        longest: The most tokens the model reads.
+        fixed_shapes: Give every row a forward pass whose shape depends on its own length
+            alone: the width is a power of two, the number of rows follows from the width,
+            and rows that are wanting are made up. What a matrix kernel adds up in which order
+            depends on the shapes, so that the output for a row then does not depend on its
+            company at all; without, it moves in the last digits, and in bfloat16 in the third.
+            It costs a lone text up to `FIXED_TOKENS` (on a CPU `FIXED_TOKENS_CPU`) tokens of
+            work.
+        left: Pad on the left, for a causal model that is asked for the next token.
     """
-    import torch
 
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[i, : len(row)] = 1
-    return ids.to(device), mask.to(device)
+    device: str
+    batch_tokens: int
+    longest: int = NO_LIMIT
+    fixed_shapes: bool = False
+    left: bool = False
 
+    def outputs(self, rows: Sequence[Sequence[int]], forward: "Forward") -> np.ndarray:
+        """Return float64 [B, ...], what a model says of each row, in the order given.
 
-def checked_count(name: str, value: int, default: int) -> int:
-    """Return an option that counts something.
+        Args:
+            rows: Token ids of each text; at least one row, none of them empty.
+            forward: The model.
+        """
+        import torch
 
-    Raises:
-        ConfigError: if it is below 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be at least 1, got {value!r}; the default is {default}")
-    return value
+        found: np.ndarray | None = None
+        for batch, (height, width) in self._plan([len(row) for row in rows]):
+            ids, mask = self._padded([rows[i] for i in batch], height, width)
+            with torch.no_grad():
+                said = forward(ids, mask)[: len(batch)].double().cpu().numpy()
+            if found is None:
+                found = np.zeros((len(rows), *said.shape[1:]), np.float64)
+            found[batch] = said
+        assert found is not None, "no rows"
+        return found
+
+    def _plan(self, lengths: Sequence[int]) -> Iterator[tuple[list[int], tuple[int, int]]]:
+        """Yield row numbers with the height and the width of their tensors."""
+        if not self.fixed_shapes:
+            for batch in batches_by_length(lengths, self.batch_tokens):
+                yield batch, (len(batch), lengths[batch[0]])
+            return
+        of_shape: dict[tuple[int, int], list[int]] = {}
+        for row, length in enumerate(lengths):
+            of_shape.setdefault(self._shape(length), []).append(row)
+        for (height, width), members in sorted(of_shape.items()):
+            for start in range(0, len(members), height):
+                yield members[start : start + height], (height, width)
+
+    def _shape(self, length: int) -> tuple[int, int]:
+        """Return the height and width of the forward pass of a row."""
+        # Always some padding: with none at all a model leaves its mask out, and another
+        # kernel would compute. A row with no room for it is therefore alone.
+        width = max(NARROWEST, 1 << length.bit_length())
+        if width > self.longest:
+            width = max(length, self.longest)
+        if width == length:
+            return 1, width
+        most = FIXED_TOKENS_CPU if self.device == "cpu" else FIXED_TOKENS
+        return max(1, min(most, self.batch_tokens) // width), width
+
+    def _padded(
+        self, rows: Sequence[Sequence[int]], height: int, width: int
+    ) -> "tuple[Tensor, Tensor]":
+        """Return ids and mask, int64 [height, width], rows of one token added where wanting."""
+        import torch
+
+        ids = torch.zeros((height, width), dtype=torch.long)
+        mask = torch.zeros((height, width), dtype=torch.long)
+        for i in range(height):
+            row = rows[i] if i < len(rows) else rows[0][-1:]
+            span = slice(width - len(row), width) if self.left else slice(0, len(row))
+            ids[i, span] = torch.tensor(row, dtype=torch.long)
+            mask[i, span] = 1
+        return ids.to(self.device), mask.to(self.device)

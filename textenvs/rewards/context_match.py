@@ -6,17 +6,17 @@ slip of one letter is forgiven and an invention is not. The published experiment
 an item pays once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
-from rapidfuzz import fuzz, process
 
 from textenvs.errors import ConfigError, RewardError, UnknownNameError
-from textenvs.prompts import normalise
 from textenvs.rewards.base import BaseReward, RewardResult
+from textenvs.rewards.fuzzy_scorers import WHOLE_SCORERS, scorer_named
+from textenvs.rewards.title_match import Menu, forced_match, match, menu_of, title_key
 from textenvs.types import Episode, Prompt
 
 Scoring = Literal["count", "f1", "first"]
@@ -26,30 +26,22 @@ hostile answer stays linear in its length."""
 
 
 @dataclass(frozen=True, slots=True)
-class Menu:
-    """The listed items of one prompt, in comparison form."""
-
-    titles: tuple[str, ...]
-    digits: tuple[str, ...]
-    index: dict[str, int]
-    longest: int
-
-
-@dataclass(frozen=True, slots=True)
 class Judged:
     """How the lines of one answer were judged.
 
     Attributes:
         hits: One entry a non-empty line: the index of the item it names, or -1.
-        exact: Distinct items of the asked category that a line names letter for letter.
-        right: Distinct items of the asked category that were named.
-        targets: Items of the asked category that are listed.
+        exact: Different items of the asked category that a line names letter for letter.
+        right: Different items of the asked category that were named.
+        targets: Different items of the asked category that are listed.
+        first_is_right: The first line names one of them.
     """
 
     hits: tuple[int, ...]
     exact: int
     right: int
     targets: int
+    first_is_right: bool
 
     @property
     def wrong(self) -> int:
@@ -60,31 +52,43 @@ class Judged:
 class ContextMatch(BaseReward):
     """Score an answer of one title a line against the items listed in the prompt.
 
-    A line names an item if, both in the normal form of `textenvs.prompts.normalise`, they
-    have a `rapidfuzz.fuzz.ratio` of at least `threshold` and the same digits ("Part 2" is
-    not "Part 3"). It is right if the item has the asked category and was not named
-    before; every other line is wrong. With K items of the asked category listed:
+    A line names an item if their normal forms are equal, or have a `rapidfuzz.fuzz.ratio` of
+    at least `threshold` and differ by slips of the pen alone (`title_match.is_misspelling`):
+    "Part 2" is not "Part 3", "Rocky II" not "Rocky III", and a "not" or another whole word
+    makes another title. It is right if the item has the asked category and was not named
+    before; every other line is wrong. With K different items of the asked category listed:
 
     - `"count"`: right - wrong, the published +1/-1 counted per line, not below -K; an
       empty answer gets -K - 1. Range [-K - 1, K].
     - `"f1"`: the F1 score of the set of items, in [0, 1]; an empty answer gets -1.
     - `"first"`: +1 if the first line is right, else -1; an empty answer gets -2.
 
-    So an empty answer is always strictly the worst one.
+    So an empty answer is always strictly the worst one. Lines with nothing to see, such as
+    zero-width characters, are no lines.
     """
 
     name = "context_match"
 
-    def __init__(self, threshold: float = 90.0, scoring: Scoring = "count") -> None:
+    def __init__(
+        self,
+        threshold: float = 90.0,
+        scoring: Scoring = "count",
+        *,
+        scorer: str = "ratio",
+        force: bool = False,
+    ) -> None:
         """Choose how near is near enough, and how lines become a score.
 
         Args:
-            threshold: Least `rapidfuzz` ratio, in (0, 100].
+            threshold: Least similarity, in (0, 100].
             scoring: "count", "f1" or "first".
+            scorer: Of `rapidfuzz.fuzz`; see `textenvs.rewards.fuzzy_scorers`.
+            force: Take a scorer that rewards invention. It then judges alone: the rules on
+                numbers, negations and words would undo it.
 
         Raises:
-            ConfigError: if the threshold is out of range.
-            UnknownNameError: if the scoring is unknown.
+            ConfigError: if the threshold is out of range, or the scorer rewards invention.
+            UnknownNameError: if the scoring or the scorer is unknown.
         """
         if not 0 < threshold <= 100:
             raise ConfigError(
@@ -92,7 +96,9 @@ class ContextMatch(BaseReward):
             )
         if scoring not in get_args(Scoring):
             raise UnknownNameError("scoring", scoring, get_args(Scoring))
-        self.threshold, self.scoring = float(threshold), scoring
+        unfit = scorer_named(scorer, force=force)
+        self._forced = None if scorer in WHOLE_SCORERS else unfit
+        self.threshold, self.scoring, self.scorer = float(threshold), scoring, scorer
 
     def __call__(self, episodes: Sequence[Episode]) -> RewardResult:
         """Score a batch."""
@@ -101,7 +107,7 @@ class ContextMatch(BaseReward):
 
     def bounds(self, prompt: Prompt) -> tuple[float, float]:
         """Return the least and the greatest score an answer to this prompt can get."""
-        targets = max(1, sum(targets_of(prompt)))
+        targets = max(1, len(_wanted(_context(prompt), prompt.metadata.get("category"))))
         return {
             "count": (-targets - 1.0, float(targets)),
             "f1": (-1.0, 1.0),
@@ -110,7 +116,8 @@ class ContextMatch(BaseReward):
 
     def judge(self, prompt: Prompt, completion: str) -> Judged:
         """Return which item each line names, and how many are right."""
-        return _judge(_context(prompt), prompt.metadata.get("category"), completion, self.threshold)
+        asked = prompt.metadata.get("category")
+        return _judge(_context(prompt), asked, completion, self.threshold, self._forced)
 
     def _score(self, episode: Episode) -> float:
         judged = self.judge(episode.prompt, episode.completion)
@@ -121,43 +128,44 @@ class ContextMatch(BaseReward):
             return float(max(judged.right - judged.wrong, -targets))
         if self.scoring == "f1":
             return 2.0 * judged.right / (len(judged.hits) + targets)
-        first = judged.hits[0]
-        return 1.0 if first >= 0 and targets_of(episode.prompt)[first] else -1.0
+        return 1.0 if judged.first_is_right else -1.0
 
 
 @lru_cache(maxsize=4096)
-def _judge(context: tuple[Any, ...], asked: Any, completion: str, threshold: float) -> Judged:
+def _judge(
+    context: tuple[Any, ...],
+    asked: Any,
+    completion: str,
+    threshold: float,
+    forced: Callable[..., float] | None,
+) -> Judged:
     """Judge an answer once, for the reward and for the gold metrics."""
-    menu, is_target = _menu(context), _targets(context, asked)
+    menu, wanted = _menu(context), _wanted(context, asked)
     hits: list[int] = []
-    said = set()
+    known: dict[str, int | None] = {}
     for line in completion.splitlines():
-        key = normalise(line)
-        if key:
-            said.add(line.strip())
-            fuzzy = len(hits) < FUZZY_LINES_PER_ITEM * len(menu.titles)
-            hits.append(match(key, menu, threshold if fuzzy else 100.0))
-    named = {hit for hit in hits if hit >= 0 and is_target[hit]}
-    wanted = {title_of(item) for item, right in zip(context, is_target, strict=True) if right}
-    return Judged(tuple(hits), len(wanted & said), len(named), sum(is_target))
-
-
-def match(key: str, menu: Menu, threshold: float) -> int:
-    """Return the index of the item a normalised line names, or -1.
-
-    The best item wins; a line too long to reach the threshold is never compared, so
-    the cost of one line is bounded by the longest item.
-    """
-    exact = menu.index.get(key)
-    if exact is not None:
-        return exact
-    if threshold >= 100 or len(key) * threshold > menu.longest * (200 - threshold):
-        return -1
-    ratios = process.cdist([key], menu.titles, scorer=fuzz.ratio, score_cutoff=threshold)[0]
-    best = int(np.argmax(ratios))
-    if ratios[best] < threshold or digits_of(key) != menu.digits[best]:
-        return -1
-    return best
+        if line not in known:
+            key = title_key(line)
+            is_fuzzy = len(hits) < FUZZY_LINES_PER_ITEM * len(menu.titles)
+            if not key:
+                known[line] = None
+            elif forced is not None and is_fuzzy:
+                known[line] = forced_match(key, menu, threshold, forced)
+            else:
+                known[line] = match(key, menu, threshold if is_fuzzy else 100.0)
+        hit = known[line]
+        if hit is not None:
+            hits.append(hit)
+    spelled = _spelled(context)
+    exact = {spelled[line.strip()] for line in known if line.strip() in spelled}
+    named = [menu.titles[hit] if hit >= 0 else "" for hit in hits]
+    return Judged(
+        hits=tuple(hits),
+        exact=len(exact & wanted),
+        right=len(wanted.intersection(named)),
+        targets=len(wanted),
+        first_is_right=bool(named) and named[0] in wanted,
+    )
 
 
 def _context(prompt: Prompt) -> tuple[Any, ...]:
@@ -177,10 +185,24 @@ def _context(prompt: Prompt) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=4096)
 def _menu(context: tuple[Any, ...]) -> Menu:
-    titles = tuple(normalise(title_of(item)) for item in context)
-    index = {title: i for i, title in reversed(list(enumerate(titles)))}
-    digits = tuple(digits_of(title) for title in titles)
-    return Menu(titles, digits, index, max(map(len, titles)))
+    return menu_of([title_of(item) for item in context])
+
+
+@lru_cache(maxsize=4096)
+def _spelled(context: tuple[Any, ...]) -> dict[str, str]:
+    """Return the normal form of each listed title, letter for letter."""
+    titles = (title_of(item).strip() for item in context)
+    return dict(zip(titles, _menu(context).titles, strict=True))
+
+
+@lru_cache(maxsize=4096)
+def _wanted(context: tuple[Any, ...], asked: Any) -> frozenset[str]:
+    """Return the normal forms of the titles that are asked for.
+
+    A title that is listed twice, under two categories or in two spellings, is one title.
+    """
+    chosen = zip(_menu(context).titles, _targets(context, asked), strict=True)
+    return frozenset(title for title, is_target in chosen if is_target and title)
 
 
 def targets_of(prompt: Prompt) -> tuple[bool, ...]:
@@ -201,11 +223,6 @@ def title_of(item: Any) -> str:
     return item if isinstance(item, str) else item.title
 
 
-def digits_of(text: str) -> str:
-    """Return the digits of a text in order, numbers kept apart."""
-    return " ".join("".join(c if c.isdigit() else " " for c in text).split())
-
-
 LISTED_THRESHOLD = 90.0
 """The fuzzy ratio of the published metric; fixed, whatever a reward's threshold is."""
 GOLD_JUDGE = ContextMatch(LISTED_THRESHOLD)
@@ -219,8 +236,9 @@ def gold_metrics(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
 
     - `correct`: share of lines that are, letter for letter, a listed item of the asked
       category (a repeated item counts once).
-    - `listed`: share of lines within fuzzy ratio 90 of any listed item, category
-      ignored, repeats counted: the metric of the published experiment.
+    - `listed`: share of lines that name any listed item at a fuzzy ratio of 90, category
+      ignored, repeats counted: the metric of the published experiment, which forgave other
+      numbers and whole words in long titles as well.
     - `precision`: share of lines that fuzzily name an item of the asked category.
     - `recall`: share of the items of the asked category that are fuzzily named.
     - `empty`: 1 if there is no line.

@@ -6,34 +6,39 @@ labels rewards one of them by name.
 """
 
 import json
-import re
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from textenvs.errors import ConfigError, ModelError, UnknownNameError
+from textenvs.errors import ConfigError, ModelError
 from textenvs.rewards.base import BaseReward, RewardResult
-from textenvs.rewards.batches import (
-    batches_by_length,
-    checked_count,
-    encodable,
-    padded,
-    require_models,
+from textenvs.rewards.batches import Batching, encodable, require_models
+from textenvs.rewards.classifier import (
+    LoadedClassifier,
+    check_path,
+    label_index,
+    shared_classifier,
 )
-from textenvs.types import Episode
+from textenvs.rewards.model_texts import (
+    conversation,
+    defused,
+    filled,
+    rendered,
+    special_tokens,
+)
+from textenvs.rewards.options import checked_count, is_finite
+from textenvs.types import Episode, Prompt
 
 Sample = Episode | tuple[str, str]
 """An episode, or the texts of a prompt and its answer."""
 
 MAX_TOKENS, BATCH_TOKENS = 512, 16_384
-CLASSIFIER = "ForSequenceClassification"
-NO_LIMIT = 1 << 30
-MULTI_LABEL = "multi_label_classification"
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+CHAT = "chat"
+PLAIN_TEMPLATE = "{prompt}{completion}"
+SETTINGS_FILE = "textenvs_reward.json"
 
 
 class RewardModel(BaseReward):
@@ -44,7 +49,16 @@ class RewardModel(BaseReward):
     0 and 1 until `fit` sets them. The model is loaded when first needed and once per
     process, with its own tokenizer, from safetensors only, and no code of its folder is run.
 
-    A text that is too long loses tokens on its left, so that the answer is kept.
+    A text that is too long loses tokens on its left, so that the end of the answer is kept;
+    `cut` counts them. Special tokens of the model's tokenizer that the answer spells out are
+    broken up, so that no answer can pose as another turn of the conversation.
+
+    **Batches.** In bfloat16 a score does not depend on what else is scored, to the last bit:
+    every text goes through a forward pass whose shape its own length decides (`Batching`).
+    In float32 shapes are free, which is cheaper for single texts, and scores move by less
+    than 1e-5 of their size; `fixed_shapes=True` takes that away too.
+
+    Bounds are infinite; `RewardModel(path).clip(-3, 3)` has finite ones.
     """
 
     def __init__(
@@ -52,24 +66,34 @@ class RewardModel(BaseReward):
         path: str | Path,
         *,
         label: str | None = None,
-        max_tokens: int = MAX_TOKENS,
+        template: str | None = None,
+        max_tokens: int | None = None,
         batch_tokens: int = BATCH_TOKENS,
         bfloat16: bool | None = None,
-        template: str = "{prompt}{completion}",
+        fixed_shapes: bool | None = None,
         normalise: Sequence[Sample] | None = None,
         device: str = "cpu",
         name: str = "reward_model",
     ) -> None:
         """Check the options; load nothing unless `normalise` is given.
 
+        Where the folder has a `textenvs_reward.json` (see `save`), label, template and
+        max_tokens that are not given are read there, and with these the mean and the
+        standard deviation; if one is given that is another, the scale is not that file's
+        and stays 0 and 1.
+
         Args:
             path: A folder written by `save_pretrained`, or a hub name.
             label: Which of several labels to reward.
-            max_tokens: The longest text in tokens; the model's own limit where that is less.
+            template: What the model reads, with the fields {prompt} and {completion}; "chat"
+                is the tokenizer's chat template, with the prompt's messages, or its text as
+                those of a user. None is "chat" where there is such a template, else
+                "{prompt}{completion}".
+            max_tokens: The longest text in tokens, by default 512; the model's own limit
+                where that is less.
             batch_tokens: The most tokens of one forward pass, padding included.
-            bfloat16: Compute under autocast; None does so where the processor is fast at it.
-                Scores then depend a little (about 0.01) on what else is in the batch.
-            template: What the model reads, with the fields {prompt} and {completion}.
+            bfloat16: Compute in it; None does so where the processor is fast at it.
+            fixed_shapes: See above; None does so in bfloat16.
             normalise: Samples to call `fit` with.
             device: "cpu", "cuda", ...
             name: Of the reward and its term.
@@ -81,16 +105,41 @@ class RewardModel(BaseReward):
             MissingDependencyError: if torch or transformers is absent.
         """
         require_models("a reward model")
-        if "{completion}" not in template:
-            raise ConfigError(f"template must hold the field {{completion}}, got {template!r}")
-        self.path, self.label, self.name = str(path), label, name
-        self.template, self.bfloat16, self.device = template, bfloat16, device
-        self.max_tokens = checked_count("max_tokens", max_tokens, MAX_TOKENS)
+        saved = _saved_settings(Path(path))
+        self.path, self.name = str(path), name
+        self.label = saved.get("label") if label is None else label
+        self.template = saved.get("template") if template is None else template
+        self.max_tokens = checked_count(
+            "max_tokens",
+            saved.get("max_tokens", MAX_TOKENS) if max_tokens is None else max_tokens,
+            MAX_TOKENS,
+        )
+        if self.template not in (None, CHAT) and "{completion}" not in str(self.template):
+            raise ConfigError(
+                f"template must hold the field {{completion}}, or be {CHAT!r}, got "
+                f"{self.template!r}"
+            )
         self.batch_tokens = checked_count("batch_tokens", batch_tokens, BATCH_TOKENS)
-        self.mean, self.std = 0.0, 1.0
-        _check_path(self.path, label)
+        self.bfloat16, self.fixed_shapes, self.device = bfloat16, fixed_shapes, device
+        self.mean, self.std, self._cut = 0.0, 1.0, 0
+        check_path(self.path, self.label)
+        if saved and self._settings() == {key: saved[key] for key in self._settings()}:
+            self.load_state_dict(saved)
         if normalise is not None:
             self.fit(normalise)
+
+    @classmethod
+    def from_name(cls, name: str) -> "RewardModel":
+        """Return the reward model of a path, or of one with a label: "PATH" or "PATH#LABEL"."""
+        if "#" not in name or Path(name).is_dir():
+            return cls(name)
+        path, _, label = name.rpartition("#")
+        return cls(path, label=label)
+
+    @property
+    def cut(self) -> int:
+        """How many texts were too long and lost tokens on their left."""
+        return self._cut
 
     def __call__(self, episodes: Sequence[Episode]) -> RewardResult:
         """Score a batch."""
@@ -112,165 +161,116 @@ class RewardModel(BaseReward):
             )
         self.mean, self.std = float(raw.mean()), spread
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mean and the standard deviation."""
+        return {"mean": self.mean, "std": self.std}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a mean and a standard deviation.
+
+        Raises:
+            ConfigError: if they are no numbers, or the deviation is not above 0.
+        """
+        mean, std = state.get("mean"), state.get("std")
+        if not (is_finite(mean) and is_finite(std) and std > 0):
+            raise ConfigError(
+                f"the state of the reward {self.name!r} must hold a finite mean and a std above "
+                f"0, got mean {mean!r} and std {std!r}"
+            )
+        self.mean, self.std = float(mean), float(std)
+
+    def save(self) -> Path:
+        """Write `textenvs_reward.json` into the model's folder; return its path.
+
+        It holds label, template, max_tokens, mean and std: `RewardModel(path)` is then this
+        reward again.
+
+        Raises:
+            ModelError: if the model is no folder.
+        """
+        folder = Path(self.path)
+        if not folder.is_dir():
+            raise ModelError(
+                f"{self.path!r} is no folder to save the settings of a reward in; save the model "
+                "with save_pretrained first"
+            )
+        target = folder / SETTINGS_FILE
+        partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+        text = json.dumps({**self._settings(), **self.state_dict()}, indent=2)
+        partial.write_text(f"{text}\n", encoding="utf-8")
+        partial.replace(target)
+        return target
+
     def raw_scores(self, samples: Sequence[Sample]) -> np.ndarray:
         """Return float64 [B], the model's own output for each sample."""
         if not samples:
             return np.zeros(0, np.float64)
-        loaded = shared_classifier(self.path, self.device)
-        encoded = loaded.encode([self._text(sample) for sample in samples], self.max_tokens)
+        in_bfloat16 = self._computes_in_bfloat16()
+        loaded = shared_classifier(self.path, self.device, in_bfloat16)
         label = label_index(loaded.model.config.id2label, self.label, self.path)
-        scores = np.zeros(len(samples), np.float64)
-        for rows in batches_by_length([len(ids) for ids in encoded], self.batch_tokens):
-            scores[rows] = loaded.outputs([encoded[i] for i in rows], label, self.bfloat16)
-        return scores
-
-    def _text(self, sample: Sample) -> str:
-        prompt, completion = (
-            (sample.prompt.text, sample.completion) if isinstance(sample, Episode) else sample
+        template = self._template(loaded)
+        texts = [self._text(sample, template, loaded) for sample in samples]
+        rows, cut = loaded.encode(texts, self.max_tokens, special=template != CHAT)
+        self._cut += cut
+        batching = Batching(
+            self.device,
+            self.batch_tokens,
+            loaded.longest,
+            fixed_shapes=in_bfloat16 if self.fixed_shapes is None else self.fixed_shapes,
         )
-        fields = {"{prompt}": prompt, "{completion}": completion}
-        # In one pass, so that braces in a prompt stay what they are.
-        text = re.sub(r"\{prompt\}|\{completion\}", lambda m: fields[m[0]], self.template)
-        return encodable(text)
+        return loaded.log_odds(rows, label, batching)
 
+    def _settings(self) -> dict[str, Any]:
+        """Return what decides which number of the model is the score."""
+        return {"label": self.label, "template": self.template, "max_tokens": self.max_tokens}
 
-@dataclass(frozen=True)
-class LoadedClassifier:
-    """A sequence classifier in evaluation mode, with its tokenizer.
-
-    Attributes:
-        model: On its device.
-        tokenizer: Cuts on the left.
-        pad_id: What rows are padded with.
-        device: Of the model.
-    """
-
-    model: Any
-    tokenizer: Any
-    pad_id: int
-    device: str
-
-    def encode(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Return the ids of each text, special tokens included, cut on the left."""
-        limit = min(max_tokens, self.tokenizer.model_max_length, _positions(self.model.config))
-        rows = self.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
-        return [row or [self.pad_id] for row in rows]  # a model cannot read nothing
-
-    def outputs(
-        self, rows: Sequence[Sequence[int]], label: int, bfloat16: bool | None
-    ) -> np.ndarray:
-        """Return float64 [B]: the logit or log-odds of a label for each row of ids."""
+    def _computes_in_bfloat16(self) -> bool:
         import torch
 
-        from textenvs.decoding import autocast
         from textenvs.models import has_fast_bfloat16
 
-        device = torch.device(self.device)
-        fast = has_fast_bfloat16(device) if bfloat16 is None else bfloat16
-        ids, mask = padded(rows, self.pad_id, self.device)
-        with torch.no_grad(), autocast(fast, device):
-            logits = self.model(input_ids=ids, attention_mask=mask).logits
-        logits = logits.float()
-        picked = logits[:, label]
-        if logits.shape[1] > 1 and self.model.config.problem_type != MULTI_LABEL:
-            others = [i for i in range(logits.shape[1]) if i != label]
-            picked = picked - logits[:, others].logsumexp(-1)
-        return picked.double().cpu().numpy()
+        return (
+            has_fast_bfloat16(torch.device(self.device))
+            if self.bfloat16 is None
+            else (self.bfloat16)
+        )
+
+    def _template(self, loaded: LoadedClassifier) -> str:
+        has_chat = bool(loaded.tokenizer.chat_template)
+        if self.template is None:
+            return CHAT if has_chat else PLAIN_TEMPLATE
+        if self.template == CHAT and not has_chat:
+            raise ModelError(
+                f"the tokenizer of {self.path!r} has no chat template; give template= with the "
+                "fields {prompt} and {completion}"
+            )
+        return self.template
+
+    def _text(self, sample: Sample, template: str, loaded: LoadedClassifier) -> str:
+        if isinstance(sample, Episode):
+            prompt, answer = sample.prompt, sample.completion
+        else:
+            prompt, answer = Prompt("", sample[0]), sample[1]
+        answer = defused(answer, special_tokens(loaded.tokenizer))
+        if template == CHAT:
+            return rendered(loaded.tokenizer, conversation(prompt, answer), self.path)
+        return filled(template, {"prompt": encodable(prompt.text), "completion": answer})
 
 
-@lru_cache(maxsize=4)
-def shared_classifier(path: str, device: str) -> LoadedClassifier:
-    """Return a frozen classifier that all users of the process share.
+def _saved_settings(folder: Path) -> dict[str, Any]:
+    """Return what `RewardModel.save` wrote; {} where nothing was.
 
     Raises:
-        UnknownNameError: if a hub name leads nowhere.
-        ModelError: if the weights are absent, unreadable, or not a classifier's.
+        ModelError: if the file is damaged.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    from textenvs.tokenization import unknown_model
-
-    options: dict[str, Any] = {"trust_remote_code": False}
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return {}
+    keys = {"label", "template", "max_tokens", "mean", "std"}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, truncation_side="left", **options)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            path, use_safetensors=True, output_loading_info=True, **options
-        )
-    except OSError as error:
-        if Path(path).is_dir():
-            raise ModelError(f"the reward model {path!r} cannot be read: {error}") from error
-        raise unknown_model(path, ()) from error
+        saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path!r} is no sequence classifier: {error}") from error
-    if report["missing_keys"]:
-        raise ModelError(
-            f"{path!r} is no sequence classifier: it has no weights for "
-            f"{sorted(report['missing_keys'])}; train it as one first"
-        )
-    pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
-    # A decoder finds the last token of a padded row by this id.
-    model.config.get_text_config().pad_token_id = pad_id
-    model.eval().requires_grad_(False).to(device)
-    return LoadedClassifier(model, tokenizer, pad_id, device)
-
-
-def label_index(id2label: Mapping[Any, str], label: str | None, path: str) -> int:
-    """Return the column of a label.
-
-    Raises:
-        ConfigError: if no label is named and there are several.
-        UnknownNameError: if there is no such label.
-    """
-    labels = {str(text): int(i) for i, text in id2label.items()}
-    if label is None and len(labels) > 1:
-        raise ConfigError(
-            f"the classifier {path!r} has the labels {sorted(labels)}; name the one to reward "
-            "with label="
-        )
-    if label is None:
-        return 0
-    if label not in labels:
-        raise UnknownNameError(f"label of {path!r}", label, labels)
-    return labels[label]
-
-
-def _positions(config: Any) -> int:
-    """Return how many tokens a model can read at most."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None:
-        return NO_LIMIT
-    # RoBERTa and its kin number positions from behind the padding id.
-    offset = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0
-    return int(positions) - offset
-
-
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "longformer")
-
-
-def _check_path(path: str, label: str | None) -> None:
-    """Refuse what can be told to be no classifier from its folder; a hub name passes."""
-    folder = Path(path)
-    if not folder.is_dir():
-        if folder.is_absolute() or path.startswith(".") or folder.parent.parent.name:
-            raise ModelError(f"there is no folder {path!r} with a reward model")
-        return
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise ModelError(
-            f"the folder {path!r} holds no config.json, so it is no Hugging Face model; name a "
-            "folder written by save_pretrained"
-        )
-    config = json.loads(config_path.read_text(encoding="utf-8"))
-    architectures = config.get("architectures") or []
-    if architectures and not any(name.endswith(CLASSIFIER) for name in architectures):
-        raise ModelError(
-            f"{path!r} holds a {architectures[0]}, which is no sequence classifier; a reward "
-            f"model is an architecture whose name ends in {CLASSIFIER}"
-        )
-    if not any(file for pattern in WEIGHT_FILES for file in folder.glob(pattern)):
-        raise ModelError(
-            f"the folder {path!r} holds no .safetensors weights; other kinds are not read, as "
-            "they can run code; save the model again with save_pretrained"
-        )
-    if "id2label" in config:
-        label_index(config["id2label"], label, path)
+        raise ModelError(f"{path} is no JSON: {error}; delete it and fit again") from error
+    if not isinstance(saved, dict) or set(saved) != keys:
+        raise ModelError(f"{path} must hold {sorted(keys)}, got {saved!r:.80}; fit again")
+    return saved

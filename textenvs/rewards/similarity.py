@@ -13,13 +13,8 @@ import numpy as np
 from textenvs.corpora import package_folder
 from textenvs.errors import ConfigError, ModelError
 from textenvs.rewards.base import SCORED, BaseReward, RewardResult, Term
-from textenvs.rewards.batches import (
-    batches_by_length,
-    checked_count,
-    encodable,
-    padded,
-    require_models,
-)
+from textenvs.rewards.batches import Batching, encodable, require_models
+from textenvs.rewards.options import checked_count
 from textenvs.rewards.rouge import reference_of
 from textenvs.types import Episode, Prompt
 
@@ -194,18 +189,18 @@ class SentenceEncoder:
 
         limit = min(max_tokens, self.tokenizer.model_max_length)
         clean = [encodable(text) for text in texts]
-        encoded = self.tokenizer(clean, truncation=True, max_length=limit)["input_ids"]
+        rows = self.tokenizer(clean, truncation=True, max_length=limit)["input_ids"]
         pad_id = self.tokenizer.pad_token_id or 0
-        found = {}
-        for rows in batches_by_length([len(ids) for ids in encoded], batch_tokens):
-            ids, mask = padded([encoded[i] for i in rows], pad_id, self.device)
-            with torch.no_grad():
-                hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            ids = ids.masked_fill(mask == 0, pad_id)
+            hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
             weights = mask[..., None].to(hidden.dtype)
             mean = (hidden * weights).sum(1) / weights.sum(1)
-            unit = torch.nn.functional.normalize(mean, dim=-1).double().cpu().numpy()
-            found.update({texts[i]: vector for i, vector in zip(rows, unit, strict=True)})
-        return found
+            return torch.nn.functional.normalize(mean, dim=-1)
+
+        vectors = Batching(self.device, batch_tokens).outputs(rows, forward)
+        return dict(zip(texts, vectors, strict=True))
 
 
 @lru_cache(maxsize=2)
