@@ -54,3 +54,9 @@ def test_sb3_ppo_trains() -> None:
 
 def test_action_mask_says_only_what_is_listed() -> None:
     assert run("action_mask.py")
+
+
+def test_a_custom_reward_is_audited_and_trained_with() -> None:
+    printed = run("custom_reward.py", "200")
+    assert "sound: True" in printed
+    assert "reward 0." in printed
