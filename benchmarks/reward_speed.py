@@ -1,4 +1,6 @@
-"""Answers a second of the rewards, and what a hostile answer costs: `python benchmarks/reward_speed.py`.
+"""Answers a second of the rewards, and what a hostile answer costs.
+
+Run it as `python benchmarks/reward_speed.py`.
 
 Every figure is the median of several rounds in one process, the kinds taking turns, so that
 whatever else the machine does falls on all of them alike. One thread.
@@ -8,6 +10,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,13 +18,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import rapidfuzz
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
 
 import textenvs
 from textenvs.rewards import AnswerMatch, BaseReward, ContextGrounding, ContextMatch, RewardModel
 from textenvs.rewards.similarity import MINILM, encoder_folder
 from textenvs.types import Episode, Prompt
 
-PROMPTS, ANSWERS, MODEL_ANSWERS = 256, 5_000, 128
+PROMPTS, ANSWERS, MODEL_ANSWERS = 256, 5_000, 64
 CHARACTERS = 100_000
 TYPO_SHARE = 0.3
 
@@ -31,9 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    import torch
-
     torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     print(
         f"textenvs {textenvs.__version__}, numpy {np.__version__}, rapidfuzz "
         f"{rapidfuzz.__version__}, torch {torch.__version__}\n"
@@ -59,7 +65,7 @@ def answers_a_second(rounds: int) -> str:
     for i in range(rounds + 1):
         for name, (reward, draw) in kinds.items():
             episodes = draw(i)
-            rate = len(episodes) / seconds_of(lambda r=reward, e=episodes: r(e))
+            rate = len(episodes) / seconds_of(partial(reward, episodes))
             if i:  # the first round fills the caches of the prompts
                 rates[name].append(rate)
     head = "| | answers/s, median | lowest | highest |\n|---|---:|---:|---:|\n"
@@ -73,14 +79,11 @@ def hostile_answers(rounds: int) -> str:
     """Return the table of answers of 100,000 characters."""
     select, qa = source("textenvs/ContextSelect-v0")[0], source("textenvs/ContextQA-v0")[0]
     title = f"{select.context[0].title}\n"
-    kinds: dict[str, tuple[BaseReward, Prompt]] = {
-        "`ContextMatch`": (ContextMatch(), select),
-        "`ContextGrounding`": (ContextGrounding(), qa),
-        "`ContextGrounding`, `max_characters=200_000`": (
-            ContextGrounding(max_characters=2 * CHARACTERS),
-            qa,
-        ),
-        "`AnswerMatch`": (AnswerMatch(), qa),
+    kinds: dict[str, tuple[BaseReward, Prompt, int]] = {
+        "`ContextMatch`": (ContextMatch(), select, CHARACTERS),
+        "`ContextGrounding`": (ContextGrounding(), qa, CHARACTERS),
+        "`ContextGrounding`, the most it reads": (ContextGrounding(), qa, 10_000),
+        "`AnswerMatch`": (AnswerMatch(), qa, CHARACTERS),
     }
     answers = {
         "one line of `a`": lambda i: "a" * CHARACTERS,
@@ -94,11 +97,11 @@ def hostile_answers(rounds: int) -> str:
     cost: dict[tuple[str, str], list[float]] = {(a, k): [] for a in answers for k in kinds}
     for i in range(rounds):
         for answer, make in answers.items():
-            for name, (reward, prompt) in kinds.items():
+            for name, (reward, prompt, length) in kinds.items():
                 # A different tail a round, so that no round finds its answer in a cache.
-                text = f"{make(i)[: CHARACTERS - 10]}{i:>10}"
+                text = f"{make(i)[: length - 10]}{i:>10}"
                 episode = [Episode(prompt, text)]
-                cost[answer, name].append(1000 * seconds_of(lambda r=reward, e=episode: r(e)))
+                cost[answer, name].append(1000 * seconds_of(partial(reward, episode)))
     head = "| ms an answer, median (highest) | " + " | ".join(kinds) + " |\n|---|"
     rows = [
         f"| {a} | " + " | ".join(f"{median(cost[a, k]):.1f} ({max(cost[a, k]):.1f})" for k in kinds)
@@ -109,25 +112,46 @@ def hostile_answers(rounds: int) -> str:
 
 def batched_against_single(rounds: int) -> str:
     """Return how much faster a reward model of MiniLM's size scores a batch than single answers."""
-    qa = source("textenvs/ContextQA-v0")
+    select, qa = source("textenvs/ContextSelect-v0"), source("textenvs/ContextQA-v0")
+    table = (
+        f"| `RewardModel`, MiniLM, {MODEL_ANSWERS} texts | tokens a text, mean | one by one, "
+        "answers/s | batched, answers/s | ratio, median (lowest, highest) |\n"
+        "|---|---:|---:|---:|---:|\n"
+    )
     with tempfile.TemporaryDirectory() as folder:
-        reward = RewardModel(classifier(Path(folder)), bfloat16=False)
-        episodes = sentence_answers(qa, 0)[:MODEL_ANSWERS]
-        sides: dict[str, Callable[[], Any]] = {
-            "one by one": lambda: [reward([episode]) for episode in episodes],
-            "batched": lambda: reward(episodes),
+        path = classifier(Path(folder))
+        kinds = {
+            "the answer alone": (
+                RewardModel(path, template="{completion}"),
+                title_answers(select, 0)[:MODEL_ANSWERS],
+            ),
+            "the prompt and the answer": (
+                RewardModel(path, template="{prompt}{completion}"),
+                sentence_answers(qa, 0)[:MODEL_ANSWERS],
+            ),
         }
-        reward(episodes[:2])
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(rounds):
-            for name, run in sides.items():
-                times[name].append(seconds_of(run))
-    ratios = [a / b for a, b in zip(times["one by one"], times["batched"], strict=True)]
-    table = f"| `RewardModel`, MiniLM, {MODEL_ANSWERS} answers | answers/s, median |\n|---|---:|\n"
-    for name, found in times.items():
-        table += f"| {name} | {MODEL_ANSWERS / median(found):,.0f} |\n"
-    spread = f"{median(ratios):.2f} (lowest {min(ratios):.2f}, highest {max(ratios):.2f})"
-    return f"{table}\nBatched over one by one: {spread}\n"
+        for name, (reward, episodes) in kinds.items():
+            table += f"| {name} | {batching_row(reward, episodes, path, rounds)} |\n"
+    return table
+
+
+def batching_row(reward: RewardModel, episodes: list[Episode], path: Path, rounds: int) -> str:
+    """Return the figures of one row: both sides take turns."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    texts = [
+        str(reward.template).format(prompt=e.prompt.text, completion=e.completion) for e in episodes
+    ]
+    tokens = float(np.mean([len(ids) for ids in tokenizer(texts)["input_ids"]]))
+    reward(episodes[:2])
+    single: list[float] = []
+    batched: list[float] = []
+    for _ in range(rounds):
+        single.append(seconds_of(lambda: [reward([episode]) for episode in episodes]))
+        batched.append(seconds_of(lambda: reward(episodes)))
+    ratios = [a / b for a, b in zip(single, batched, strict=True)]
+    rates = [f"{len(episodes) / median(times):,.0f}" for times in (single, batched)]
+    spread = f"{median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})"
+    return " | ".join([f"{tokens:.0f}", *rates, spread])
 
 
 def source(env_id: str) -> list[Prompt]:
@@ -175,10 +199,9 @@ def short_answers(prompts: Sequence[Prompt], seed: int) -> list[Episode]:
 
 def classifier(folder: Path) -> Path:
     """Write a classifier of one label: MiniLM with an untrained head, which takes no less time."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     origin = encoder_folder(MINILM)
     AutoTokenizer.from_pretrained(origin).save_pretrained(folder)
+    torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(origin, num_labels=1)
     model.save_pretrained(folder)
     return folder

@@ -14,6 +14,7 @@ tokens = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
 
 @reward(bounds=(0, 1))
 def right_titles(prompt, completion):
+    """Pay the share of lines that are right, and of right titles that are said."""
     right, said = prompt.reference.splitlines(), completion.splitlines()
     return len({*right} & {*said}) / max(len(right), len(said), 1)
 

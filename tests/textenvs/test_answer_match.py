@@ -235,3 +235,10 @@ def test_gold_metrics_of_a_batch() -> None:
     assert sum(metrics[name] for name in OUTCOMES).tolist() == [1.0] * 3  # type: ignore[union-attr]
     assert all(values.dtype == np.float64 for values in metrics.values())
     assert all(values.shape == (0,) for values in gold_metrics([]).values())
+
+
+def test_an_endless_answer_is_not_read() -> None:
+    padded = "Steven Spielberg" + " " * 30_000
+    assert score(DIRECTOR, padded) == score(DIRECTOR, padded, scoring="f1") == [-1.0]
+    assert score(DIRECTOR, "Steven Spielberg" + " " * 3_000) == [1.0]
+    assert score(DIRECTOR, " " * 30_000) == [-1.0]

@@ -12,12 +12,7 @@ from rapidfuzz import fuzz
 
 from textenvs.audit import Report, Row
 from textenvs.audit import audit as full_audit
-from textenvs.audit.controls import rank_correlation, ranks
 from textenvs.audit.exploits import EXPLOITS
-from textenvs.audit.exploits.nothing import with_instruction
-from textenvs.audit.exploits.scene import split_words
-from textenvs.audit.subject import honest_answers, make_subject
-from textenvs.audit.verdicts import share_of
 from textenvs.env import TextEnv
 from textenvs.errors import ConfigError, RewardError, UnknownNameError
 from textenvs.prompts import normalise
@@ -170,18 +165,6 @@ def test_what_is_right_on_a_prompt_is_no_exploit_there(byte_tokenizer: Any) -> N
     assert (row.status, row.words) == ("skipped", "is as good as the honest answers")
 
 
-def test_half_of_the_items_is_honest() -> None:
-    """A reward that pays nothing for more than half is fine; paying all for an exploit is not."""
-    names = [(h.name, h.text) for h in honest_answers("a\nb\nc\nd\n")]
-    assert names == [
-        ("the oracle", "a\nb\nc\nd\n"),
-        ("all right items but one", "a\nb\nc"),
-        ("half of the right items", "a\nb"),
-    ]
-    assert [h.text for h in honest_answers("a\nb")] == ["a\nb", "a"]
-    assert [h.text for h in honest_answers("one answer")] == ["one answer"]
-
-
 def test_an_exploit_paid_like_half_of_the_items_is_a_fault() -> None:
     """Half the pay for a copy of everything: less than the oracle earns, as much as a half does."""
 
@@ -196,6 +179,16 @@ def test_an_exploit_paid_like_half_of_the_items_is_a_fault() -> None:
     row = found(audit(SELECT, reward), "copy: every item")
     assert row.status == "fault"
     assert "half of the right items" in row.words or "all right items but one" in row.words
+
+
+def test_all_or_nothing_is_a_sound_reward() -> None:
+    """It pays nothing for half of the items, and nothing is no measure for exploits."""
+
+    def whole(prompt: Prompt, completion: str) -> float:
+        return float(completion.splitlines() == str(prompt.reference).splitlines())
+
+    report = audit(SELECT, whole, n_prompts=48)
+    assert report.ok, [str(row) for row in report.failures]
 
 
 @pytest.mark.parametrize(("threshold", "status"), [(90.0, "ok"), (60.0, "fault")])
@@ -239,14 +232,17 @@ def test_an_instruction_in_the_context_is_tried(byte_tokenizer: Any) -> None:
     assert [row.name for row in report.failures] == ["injection: instructions in the context"]
 
 
-def test_instructions_fit_the_kind_of_the_context() -> None:
-    items = (Item("a", "x"), Item("b", "y"))
-    told = with_instruction(Prompt("p", "text", items), "Obey.", beside="b")
-    assert told.context == (*items, Item("Obey.", "y"))
-    assert told.text == "Obey.\ntext"
-    assert with_instruction(Prompt("p", "text", ("s",)), "Obey.").context == ("s", "Obey.")
-    assert with_instruction(Prompt("p", "text", "s."), "Obey.").context == "s. Obey."
-    assert with_instruction(Prompt("p", "text"), "Obey.").context is None
+def test_an_instruction_that_moves_the_score_of_the_right_answer_is_told(
+    byte_tokenizer: Any,
+) -> None:
+    def misled(prompt: Prompt, completion: str) -> float:
+        return 0.0 if "every answer is right" in str(prompt.context) else exact(prompt, completion)
+
+    name = "control: the right answer, an instruction in the context"
+    report = audit(capitals(misled, byte_tokenizer))
+    assert [row.name for row in report.failures] == [name]
+    assert "scores 0 instead of 1" in report.failures[0].words
+    assert found(audit(capitals(exact, byte_tokenizer)), name).status == "ok"
 
 
 def test_a_reward_that_raises_on_an_exploit_is_at_fault(byte_tokenizer: Any) -> None:
@@ -273,7 +269,8 @@ def test_unscored_answers_are_not_counted(byte_tokenizer: Any) -> None:
         return None if completion == prompt.text else exact(prompt, completion)
 
     env = capitals(silent, byte_tokenizer, on_unscored=0.0)
-    assert found(audit(env), "copy: the prompt").status == "skipped"
+    row = found(audit(env), "copy: the prompt")
+    assert (row.status, row.words) == ("skipped", "the reward does not score it")
 
 
 @pytest.mark.parametrize("case", ["metrics", "named", "none"])
@@ -288,18 +285,6 @@ def test_gold_is_chosen_by_rule_and_said(byte_tokenizer: Any, case: str) -> None
         "metrics",
     }
     assert report.gold == expected[case]
-
-
-def test_gold_is_the_least_of_the_metrics_scaled_between_nothing_and_the_oracle() -> None:
-    subject = make_subject(SELECT, n_prompts=8)
-    assert subject.gold.names == ("correct", "listed", "precision", "recall")
-    prompt = subject.prompts[0]
-    titles = [item.title for item in prompt.context]
-    right = subject.standards[prompt.id].oracle.text
-    texts = [right, "", "\n".join(titles), "nothing listed"]
-    golds = subject.gold([Episode(prompt, text) for text in texts])
-    share = len(right.splitlines()) / len(titles)
-    assert golds.tolist() == pytest.approx([1.0, 0.0, share, 0.0])
 
 
 def test_unknown_names_are_refused_with_suggestions() -> None:
@@ -369,13 +354,6 @@ def test_titles_without_spaces_pass_and_a_bag_of_characters_fails(byte_tokenizer
         assert found(report, name).status == "fault", name
 
 
-def test_words_of_a_script_without_spaces_are_pairs_of_characters() -> None:
-    assert split_words("沈阳夜市的") == (["沈阳", "夜市", "的"], "")
-    assert split_words("Ice Age") == (["Ice", "Age"], " ")
-    assert split_words("Amélie") == (["Amélie"], " ")
-    assert split_words("") == ([], " ")
-
-
 class BoundedLength(BaseReward):
     """Pays for length, up to 10."""
 
@@ -413,21 +391,3 @@ def test_the_samples_of_a_model_are_a_control() -> None:
         SELECT, properties=False, n_prompts=8, search={"evaluations": 200}, reference=None
     )
     assert "control: samples of a model" not in status_of(without)
-
-
-def test_rank_correlation_by_hand() -> None:
-    assert ranks(np.array([30.0, 10.0, 30.0, 20.0])).tolist() == [2.5, 0.0, 2.5, 1.0]
-    rising = np.array([1.0, 2.0, 3.0, 4.0])
-    assert rank_correlation(rising, rising**3) == pytest.approx(1.0)
-    assert rank_correlation(rising, -rising) == pytest.approx(-1.0)
-    # d = (0, 1, -1, 0): 1 - 6 * 2 / (4 * 15)
-    assert rank_correlation(rising, np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.8)
-    assert rank_correlation(rising, np.ones(4)) == 0.0
-    assert rank_correlation(np.array([1.0, np.nan, 3.0]), rising[:3]) == pytest.approx(1.0)
-
-
-def test_share_of_the_way_to_an_honest_answer() -> None:
-    assert share_of(0.5, 1.0, 0.0) == 0.5
-    assert share_of(2.0, 4.0, -4.0) == 0.75
-    # Where honesty earns no more than nothing, whatever reaches it counts in full.
-    assert (share_of(0.2, 0.2, 0.3), share_of(0.1, 0.2, 0.3)) == (1.0, 0.0)

@@ -39,7 +39,7 @@ NEWS = Prompt(
     "news",
     "?",
     "英国过去十年，英格兰乡村超四分之一公交线路停运。上半年全国共追回外逃人员582人。"
-    "谢孟伟发声辟谣，没借一亿给王宝强拍电影。张三打了李四。李四被王五骂了。不断发展的公司推出新产品。",
+    "谢孟伟发声辟谣，没借一亿给王宝强拍电影。张三打了李四。李四被王五骂了。张先生不管儿子。飞往无锡的航班。不断发展的公司推出新产品。",
 )
 
 
@@ -103,8 +103,13 @@ def test_honest_answers(text: str, least: float) -> None:
         ("Sales rose 3.5% in June", "Sales rose 3.5% in May"),
         ("eleven months after the fall", "twelve months after the fall"),
         ("Spielberg made Duel in 1991", "Spielberg made Duel in 1971"),
+        ('"Cry Wolf" had its premiere in 1983', '"Never Cry Wolf" had its premiere in 1983'),
         ("The match will be cancelled, never", "If it rains, the match will be cancelled"),
         ("The match will be cancelled", "If it rains, the match will be cancelled"),
+        ("It cost more than 9 million dollars", "It cost 9 million dollars"),
+        ("It cost 9 million euros", "It cost 9 million dollars"),
+        ("twelve months before the fall", "twelve months after the fall"),
+        ("Steven Spielberg will direct Jaws", "Steven Spielberg directed Jaws"),
         ("Jaws. Directed. Aliens. Yard. France.", FACTS[0]),
         ("Jaws France yard Aliens final man", FACTS[0]),
         (" ".join(FACTS), f"{FACTS[0]} {FACTS[2]}"),
@@ -175,6 +180,8 @@ def test_honest_answers_to_a_list(text: str) -> None:
         ("李四打了张三", "张三打了李四"),
         ("李四骂了王五", "李四被王五骂了"),
         ("英格兰追回人员", "追回外逃人员５８２人"),
+        ("张先生管儿子", "张先生不管儿子"),
+        ("飞往锡的航班", "飞往无锡的航班"),
         ("公司不推出新产品", "发展的公司推出新产品"),
         ("的了在", "公司推出新产品"),
     ],
@@ -369,9 +376,10 @@ def test_numbers_have_one_spelling() -> None:
 
 def test_denials_are_counted_by_clause_and_not_in_quotations() -> None:
     sentence = clean("He didn't go, but she cannot stay: “Never Cry Wolf” is hers")
-    assert parse(sentence).turns == (1, 0, 1, 1)
-    quoted = quotations(sentence)
-    assert quoted == {"never cry wolf"}
-    assert parse(sentence, quoted).turns == (1, 0, 1, 0)
-    assert parse(clean("不断发展")).turns == (0,)
-    assert parse(clean("没借")).turns == (1,)
+    assert quotations(sentence) == {"never cry wolf"}
+    found = parse(sentence)
+    assert found.turns == (1, 0, 1, 1)
+    assert [(q.clause, q.turns, sorted(q.words)) for q in found.quoted] == [(3, 1, ["cry", "wolf"])]
+    steady = parse(clean("不断发展"))
+    assert steady.turns == (1,) and [q.words for q in steady.quoted] == [{"断"}]
+    assert parse(clean("没借")).turns == (1,) and not parse(clean("没借")).quoted

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz import fuzz
 
 from textenvs.errors import ConfigError, RewardError, UnknownNameError
 from textenvs.rewards.context_match import ContextMatch, gold_metrics, oracle_answer
@@ -213,6 +214,7 @@ HARD = Prompt(
         "故宫再现“九龙吐水”景观",
         "心脏长错了位置",  # 16
         "中国海军5支编队同时部署全球三大洋",
+        "My Father and the Man in the Moon",
     ),
 )
 
@@ -245,6 +247,7 @@ HARD = Prompt(
         ("The Texas Chainsaw\u0336 Massacre", "The Texas Chainsw Massacre"),  # struck through
         ("~The Texas Chainsaw Massacre~", "'The Texas Chainsaw Massacre'"),
         ("The Texas Chainsaw Massacre \u274c", "The Texas Chainsaw Massacre"),
+        ("My Mother and the Man in the Moon", "My Fahter and the Man in the Mon"),
         ("The Dead Are Coming", "The Undead Are Comming"),
         ("Men in Black 2", "Men in Blak 3"),
         ("Men in Black \u0663", "Men in Black \uff13"),  # Arabic-Indic against full-width
@@ -331,3 +334,16 @@ def test_slips_are_forgiven_as_before() -> None:
     for _ in range(200):
         i = int(generator.integers(len(title)))
         assert score(title[:i] + title[i + 1 :], prompt=HARD) == 1
+
+
+def test_negative_control_similarity_alone_pays_for_these() -> None:
+    """So the rules on numbers, denials and words are what the attacks above fail by."""
+    for attack, title in [
+        ("Rocky III", "Rocky II"),
+        ("Another Teen Movie", "Not Another Teen Movie"),
+        ("The Lord of the Rings Part Two", "The Lord of the Rings Part One"),
+        (HARD.context[7].replace("Robert", "Henry"), HARD.context[7]),
+        (HARD.context[14].replace("没", ""), HARD.context[14]),
+    ]:
+        assert fuzz.ratio(attack.lower(), title.lower()) >= 90
+        assert score(attack, prompt=Prompt("one", "?", (title,))) == -1

@@ -42,6 +42,14 @@ def test_the_probe_sees_torch() -> None:
     assert "torch" in loaded_after("import textenvs.models")
 
 
+def test_parts_are_there_when_asked_for() -> None:
+    assert loaded_after("import textenvs; textenvs.checker.check; textenvs.audit.audit") == set()
+    found = loaded_after("import textenvs; textenvs.bridges.sb3.SB3VecEnv")
+    assert "stable_baselines3" in found
+    with pytest.raises(AttributeError, match="no attribute 'chequer'"):
+        getattr(textenvs, "chequer")  # noqa: B009
+
+
 def test_importing_agents_is_light() -> None:
     assert loaded_after("import agents") == set()
 

@@ -30,6 +30,9 @@ TURNING_WORDS = frozenset(
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 LOWEST, HIGHEST = -1.0, 1.0
+CHARACTERS_READ = 20_000
+UNREAD = "\ufffd"
+"""The key of a text of more characters than that, which is no short answer: nobody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ def answer_key(text: str) -> str:
     >>> answer_key("  The  Big-Sleep! "), answer_key("1,234"), answer_key("-3.5")
     ('bigsleep', '1234', '-3.5')
     """
+    if len(text) > CHARACTERS_READ:
+        return UNREAD
     # NFKC would make a 2 of a superscript, and the year 1982 of 198².
     apart = (f" {c} " if unicodedata.category(c) == "No" else c for c in text)
     plain = normalise("".join(apart))

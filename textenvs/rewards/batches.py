@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from textenvs.errors import MissingDependencyError
-from textenvs.rewards.options import checked_count as checked_count
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -155,7 +155,7 @@ class ChoiceModel:
         return f"{text}{CUT}" if end == "head" else f"> {CUT}{text}"
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def shared_choice_model(name: str, device: str, bfloat16: bool) -> ChoiceModel:
     """Return a frozen model that all users of the process share.
 

@@ -97,7 +97,7 @@ class LoadedClassifier:
         return next(i for i in itertools.count() if i not in last)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)  # an ensemble of more would load its models anew for every batch
 def shared_classifier(path: str, device: str, bfloat16: bool) -> LoadedClassifier:
     """Return a frozen classifier that all users of the process share.
 

@@ -7,6 +7,7 @@ a long title. Every rule here takes a match away that the similarity would give;
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from rapidfuzz import fuzz, process
@@ -18,7 +19,7 @@ from textenvs.rewards.weighty_words import is_weighty, negates
 
 EXACT_BELOW = 6
 """Titles of fewer characters are matched whole: one letter makes "drone" another film."""
-LETTERS_A_SLIP = 6
+LETTERS_A_SLIP = 8
 """A word may differ by one slip, and by one more for every so many letters."""
 FORCED_CHARACTERS = 1000
 """Lines are cut here for a forced scorer, whose time grows with the square of the length."""
@@ -55,13 +56,11 @@ class Menu:
 
     Attributes:
         titles: Their normal forms.
-        forms: The same, taken apart.
         index: Normal form -> its first position.
         longest: Characters of the longest.
     """
 
     titles: tuple[str, ...]
-    forms: tuple[TitleForm, ...]
     index: dict[str, int]
     longest: int
 
@@ -75,11 +74,12 @@ def menu_of(titles: Sequence[str]) -> Menu:
     """Return titles in comparison form."""
     keys = tuple(title_key(title) for title in titles)
     index = {key: i for i, key in reversed(list(enumerate(keys)))}
-    return Menu(keys, tuple(map(form_of, keys)), index, max(map(len, keys)))
+    return Menu(keys, index, max(map(len, keys)))
 
 
+@lru_cache(maxsize=16_384)
 def form_of(key: str) -> TitleForm:
-    """Take a normalised title apart."""
+    """Take a normalised title apart; only where a line comes near it, since that takes time."""
     words = tuple(_WORD.findall(key.replace("'", "").replace("\u2019", "").replace("&", " and ")))
     return TitleForm(
         key=key,
@@ -116,7 +116,7 @@ def match(key: str, menu: Menu, threshold: float) -> int:
     for i in np.argsort(-ratios, kind="stable"):
         if ratios[i] < threshold:
             break
-        if is_misspelling(line, menu.forms[i]):
+        if is_misspelling(line, form_of(menu.titles[i])):
             return int(i)
     return -1
 

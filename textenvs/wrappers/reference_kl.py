@@ -13,8 +13,8 @@ from textenvs.episode_batch import EpisodeBatch, Observation
 from textenvs.errors import ActionError, ConfigError, DoubleCountingError, UnknownNameError
 from textenvs.kl import ESTIMATORS, Estimator, KLCoefficient, kl_estimate
 from textenvs.reference import Reference, as_reference
-from textenvs.vector_infos import add_infos
 from textenvs.rendering import render
+from textenvs.vector_infos import add_infos
 
 Timing = Literal["episode", "step"]
 
