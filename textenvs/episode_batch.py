@@ -374,12 +374,13 @@ class EpisodeBatch:
                 f"{tokens.dtype}"
             )
         vocab_size = self.tokenizer.vocab_size
-        if tokens.min() < 0 or tokens.max() >= vocab_size:
+        tokens = tokens.astype(np.int64, copy=False)
+        if tokens.view(np.uint64).max() >= vocab_size:  # a negative one is huge as unsigned
             bad = tokens[(tokens < 0) | (tokens >= vocab_size)][0]
             raise ActionError(
                 f"action {bad} is outside the vocabulary; tokens are 0 to {vocab_size - 1}"
             )
-        return tokens.astype(np.int64, copy=False)
+        return tokens
 
 
 def _reason(at_eos: bool, at_stop: bool) -> FinishReason:

@@ -9,7 +9,7 @@ an item pays once.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -107,7 +107,8 @@ class ContextMatch(BaseReward):
 
     def bounds(self, prompt: Prompt) -> tuple[float, float]:
         """Return the least and the greatest score an answer to this prompt can get."""
-        targets = max(1, len(_wanted(_context(prompt), prompt.metadata.get("category"))))
+        asked = _asked(_context(prompt), prompt.metadata.get("category"))
+        targets = max(1, len(asked.wanted))
         return {
             "count": (-targets - 1.0, float(targets)),
             "f1": (-1.0, 1.0),
@@ -140,7 +141,7 @@ def _judge(
     forced: Callable[..., float] | None,
 ) -> Judged:
     """Judge an answer once, for the reward and for the gold metrics."""
-    menu, wanted = _menu(context), _wanted(context, asked)
+    menu, wanted, spelled = _asked(context, asked)
     hits: list[int] = []
     known: dict[str, int | None] = {}
     for line in completion.splitlines():
@@ -156,7 +157,6 @@ def _judge(
         hit = known[line]
         if hit is not None:
             hits.append(hit)
-    spelled = _spelled(context)
     exact = {spelled[line.strip()] for line in known if line.strip() in spelled}
     named = [menu.titles[hit] if hit >= 0 else "" for hit in hits]
     return Judged(
@@ -183,26 +183,29 @@ def _context(prompt: Prompt) -> tuple[Any, ...]:
     return tuple(prompt.context)
 
 
-@lru_cache(maxsize=4096)
-def _menu(context: tuple[Any, ...]) -> Menu:
-    return menu_of([title_of(item) for item in context])
+class Asked(NamedTuple):
+    """A list, and what is asked for of it.
 
-
-@lru_cache(maxsize=4096)
-def _spelled(context: tuple[Any, ...]) -> dict[str, str]:
-    """Return the normal form of each listed title, letter for letter."""
-    titles = (title_of(item).strip() for item in context)
-    return dict(zip(titles, _menu(context).titles, strict=True))
-
-
-@lru_cache(maxsize=4096)
-def _wanted(context: tuple[Any, ...], asked: Any) -> frozenset[str]:
-    """Return the normal forms of the titles that are asked for.
-
-    A title that is listed twice, under two categories or in two spellings, is one title.
+    Attributes:
+        menu: The listed titles in comparison form.
+        wanted: Normal forms of those that are asked for. A title that is listed twice,
+            under two categories or in two spellings, is one title.
+        spelled: Letter for letter -> normal form.
     """
-    chosen = zip(_menu(context).titles, _targets(context, asked), strict=True)
-    return frozenset(title for title, is_target in chosen if is_target and title)
+
+    menu: Menu
+    wanted: frozenset[str]
+    spelled: dict[str, str]
+
+
+@lru_cache(maxsize=4096)
+def _asked(context: tuple[Any, ...], asked: Any) -> Asked:
+    written = [title_of(item) for item in context]
+    menu = menu_of(written)
+    chosen = zip(menu.titles, _targets(context, asked), strict=True)
+    wanted = frozenset(title for title, is_target in chosen if is_target and title)
+    spelled = dict(zip((title.strip() for title in written), menu.titles, strict=True))
+    return Asked(menu, wanted, spelled)
 
 
 def targets_of(prompt: Prompt) -> tuple[bool, ...]:
@@ -213,7 +216,6 @@ def targets_of(prompt: Prompt) -> tuple[bool, ...]:
     return _targets(_context(prompt), prompt.metadata.get("category"))
 
 
-@lru_cache(maxsize=4096)
 def _targets(context: tuple[Any, ...], asked: Any) -> tuple[bool, ...]:
     return tuple(asked is None or isinstance(i, str) or i.category == asked for i in context)
 
