@@ -2,12 +2,16 @@
 
 `python benchmarks/demo_seeds/run.py` (about 20 minutes on two cores) runs the command once a
 seed and writes README.md beside this file. A seed whose run folder is whole is not run again.
+With `--jobs N` so many seeds run side by side, each with one thread.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +22,14 @@ STAGES = ("base", "SFT", "PPO")
 METRICS = ("correct", "listed", "recall", "reward")
 
 
-def run_seed(seed: int, folder: Path) -> dict:
+def run_seed(seed: int, folder: Path, *, one_thread: bool) -> dict:
     """Return the manifest of one seed's demo, running it if need be."""
     manifest = folder / f"seed-{seed}" / "manifest.json"
     if not manifest.is_file():
         command = [sys.executable, "-m", "agents.cli", "demo", "--seed", str(seed)]
-        subprocess.run([*command, "--out", str(manifest.parent)], check=True)
+        threads = {"OMP_NUM_THREADS": "1"} if one_thread else {}
+        environment = {**os.environ, **threads}
+        subprocess.run([*command, "--out", str(manifest.parent)], check=True, env=environment)
     return json.loads(manifest.read_text(encoding="utf-8"))
 
 
@@ -35,15 +41,16 @@ def t_interval(values: np.ndarray) -> tuple[float, float, float]:
     return float(np.mean(values)), float(low), float(high)
 
 
-def report(manifests: list[dict]) -> str:
+def report(manifests: list[dict], jobs: int) -> str:
     """Return the figures as Markdown."""
     seeds = [m["summary"] for m in manifests]
     first = manifests[0]
     lines = [
         "# `textenvs demo` over seeds",
         "",
-        "Command: `python benchmarks/demo_seeds/run.py`, which runs `textenvs demo --seed K` for "
-        f"K = 0 to {len(seeds) - 1}. Each seed has its own SFT batches, rollouts and PPO batches; "
+        f"Command: `python benchmarks/demo_seeds/run.py --jobs {jobs}`, which runs "
+        f"`textenvs demo --seed K` for K = 0 to {len(seeds) - 1}. Each seed has its own SFT "
+        "batches, rollouts and PPO batches; "
         "all start from the shipped base model and answer the same 300 held-out lists of 8 films "
         "greedily.",
         "",
@@ -78,10 +85,13 @@ def main() -> None:
     """Run the seeds and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/demo_seeds"))
     given = parser.parse_args()
-    manifests = [run_seed(seed, given.runs) for seed in range(given.seeds)]
-    (HERE / "README.md").write_text(report(manifests), encoding="utf-8")
+    run = partial(run_seed, folder=given.runs, one_thread=given.jobs > 1)
+    with ThreadPoolExecutor(given.jobs) as pool:
+        manifests = list(pool.map(run, range(given.seeds)))
+    (HERE / "README.md").write_text(report(manifests, given.jobs), encoding="utf-8")
 
 
 if __name__ == "__main__":
