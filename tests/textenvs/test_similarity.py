@@ -1,4 +1,4 @@
-"""`SentenceSimilarity`: against the encoder called by hand, its charge, its invariance."""
+"""`SentenceSimilarity`: against the encoder called by hand, its charges, its invariance."""
 
 import importlib.util
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
 from textenvs.errors import ConfigError, MissingDependencyError, ModelError, RewardError
@@ -27,7 +29,7 @@ def cosine(one: str, other: str) -> float:
         inputs = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
         with torch.no_grad():
             vectors.append(model(**inputs).last_hidden_state[0].mean(0).double())
-    return float(torch.nn.functional.cosine_similarity(*vectors, dim=0))
+    return float(torch.nn.functional.cosine_similarity(vectors[0], vectors[1], dim=0))
 
 
 def scores(*texts: str, prompt: Prompt = PROMPT, floor: float = 0.3) -> list[float]:
@@ -64,8 +66,74 @@ def test_where_the_answer_is_the_question_a_copy_is_right() -> None:
     assert scores("Say it again.", prompt=parrot) == [1.0]
 
 
+CITY = Prompt("c", "Which city?", reference="Barcelona")
+MOONS = Prompt(
+    "m", "Tell me of Mars.", reference="Mars is a red planet and it has two small moons."
+)
+MARS = MOONS.reference or ""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "term", "exploit", "honest"),
+    [
+        (MOONS, "weighty_words", f"{MARS} not", f"{MARS} yes"),
+        (MOONS, "weighty_words", MARS.replace("two", "five"), MARS.replace("two", "2")),
+        (MOONS, "surplus", " ".join(w for w in MARS.split() for _ in "ab"), MARS),
+        (CITY, "surplus", "Barcelona\nBARCELONA", "BARCELONA"),
+        (CITY, "surplus", "Barcelona\nＢａｒｃｅｌｏｎａ", "Ｂａｒｃｅｌｏｎａ"),
+        (MOONS, "surplus", f"{MARS} And so on, and so on.", MARS.upper()),
+        (MOONS, "word_order", " ".join(reversed(MARS.split())), MARS),
+        (CITY, "letters", "".join(f"{c}\u0336" for c in "Barcelona"), "Barcelona"),
+        (CITY, "letters", "".join(f"{c}\u0301\u0301" for c in "Barcelona"), "Barcelóna"),
+    ],
+)
+def test_what_the_embedding_does_not_see(
+    prompt: Prompt, term: str, exploit: str, honest: str
+) -> None:
+    result = SentenceSimilarity()([Episode(prompt, text) for text in (exploit, honest)])
+    paid, earned = result.scores
+    assert result.terms[term].score[0] < -0.05 and paid < 0.9 * earned
+    assert sum(t.weighted for t in result.terms.values()) == pytest.approx(result.scores)
+
+
+def test_what_is_no_exploit_is_not_charged() -> None:
+    texts = (MARS, MARS.upper(), "Mars, a red planet, has 2 small moons.")
+    result = SentenceSimilarity()([Episode(MOONS, text) for text in texts])
+    assert result.scores[:2].tolist() == [1.0, 1.0] and result.scores[2] > 0.8
+    for name in ("weighty_words", "surplus", "word_order", "letters"):
+        assert result.terms[name].score.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_half_is_kept_where_a_number_differs() -> None:
+    result = SentenceSimilarity()([Episode(MOONS, MARS.replace("two", "five"))])
+    assert result.scores[0] == pytest.approx(result.terms["similarity"].score[0] / 2, abs=1e-3)
+
+
+def test_the_reference_that_pays_most_counts() -> None:
+    known = ["It has two moons.", "It has five moons."]
+    several = Prompt("p", "q", reference=known[0], metadata={"references": known})
+    assert scores(*known, prompt=several) == [1.0, 1.0]
+    assert scores("It has nine moons.", prompt=several)[0] < 0.5
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(
+        st.text(max_size=40) | st.text(alphabet="MarstwoT2 \u0336\u0301о\n", max_size=40),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_answer_is_within_the_bounds(texts: list[str]) -> None:
+    result = SentenceSimilarity()([Episode(MOONS, text) for text in texts])
+    assert ((result.scores >= 0) & (result.scores <= 1)).all()
+    assert sum(t.weighted for t in result.terms.values()) == pytest.approx(result.scores)
+    for text, score in zip(texts, result.scores, strict=True):
+        assert scores(text, prompt=MOONS) == [score]
+
+
 def test_empty_answers_and_bounds() -> None:
-    assert scores("", " \n\t ") == [0.0, 0.0]
+    assert scores("", " \n\t ", "\u200b\u3164") == [0.0, 0.0, 0.0]
     assert SentenceSimilarity().bounds(PROMPT) == (0.0, 1.0)
     odd = scores("\ud800", "\x00", "\U0001f60d" * 500, "word " * 3000)
     assert all(0.0 <= s <= 1.0 for s in odd)

@@ -1,7 +1,8 @@
 """`SentenceSimilarity`: how near the meaning of an answer is to that of a reference.
 
 Sentence embeddings (Reimers and Gurevych, arXiv:1908.10084): the token vectors of a small
-BERT, averaged over the mask and compared by their cosine.
+BERT, averaged over the mask and compared by their cosine. What such an average does not see is
+charged apart; see `textenvs.rewards.wording`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,16 @@ from textenvs.corpora import package_folder
 from textenvs.errors import ConfigError, ModelError
 from textenvs.rewards.base import SCORED, BaseReward, RewardResult, Term
 from textenvs.rewards.batches import Batching, encodable, require_models
+from textenvs.rewards.claims import clean
 from textenvs.rewards.options import checked_count
 from textenvs.rewards.rouge import reference_of
+from textenvs.rewards.wording import (
+    letters_share,
+    order_share,
+    surplus_share,
+    weighty_share,
+    wording_of,
+)
 from textenvs.types import Episode, Prompt
 
 MINILM = "minilm"
@@ -24,25 +33,41 @@ MAX_TOKENS, BATCH_TOKENS, VECTORS_KEPT = 256, 16_384, 16_384
 DECIMALS = 4
 """Scores are rounded to these: a text's vector differs in the seventh decimal with what
 else is in the batch, and a score must not."""
+WORDING = {
+    "weighty_words": weighty_share,
+    "surplus": surplus_share,
+    "word_order": order_share,
+    "letters": letters_share,
+}
+"""The charges for the wording, by term: each says what share is left."""
+TERMS = ("similarity", "echo", *WORDING)
 
 
 class SentenceSimilarity(BaseReward):
     """The cosine similarity of the answer to the prompt's reference, in [0, 1].
 
     A cosine c counts as r(c) = (c - floor) / (1 - floor), at least 0, since two sentences
-    that have nothing in common but their language are not at 0. Two terms, which add up to a
-    score in [0, 1]:
+    that have nothing in common but their language are not at 0. The first term is r of the
+    answer and a reference; each of the others takes a share of what is left, so that the terms
+    add up to a score in [0, 1]:
 
-    - `similarity`: r of the answer and the reference; the nearest one where the prompt has
-      several (`metadata["references"]`).
+    - `similarity`: r of the answer and the reference. Where the prompt has several
+      (`metadata["references"]`), the one with which the answer earns most counts.
     - `echo`: a charge for repeating the question, which often resembles its answer. With e
       and n, r of the answer and of the nearest reference to the prompt, it takes the share
       (e - n) / (1 - n) of the similarity: nothing from an answer that is no nearer to the
       prompt than a right one is, everything from a copy. The prompt's text counts, and its
       context where that is a text.
+    - `weighty_words`: half, if the numbers are not the reference's ("two" is 2; a 1 more or
+      less does not count), or one of the two has a negation and the other none.
+    - `surplus`: the share of the words that are said again more often than the reference says
+      them; or half the share by which the answer is longer, if that is more.
+    - `word_order`: a quarter of the share of common words that are in another order.
+    - `letters`: the share of letters under marks, or of another script amid Latin ones, that
+      the reference has not: a line through every letter takes everything.
 
-    An empty answer gets 0. Fluency is not seen: the words of the reference in another order
-    earn nearly all.
+    An empty answer gets 0. Case, width and invisible characters make no difference. Fluency
+    is not judged, and neither is a single other word in a long answer.
     """
 
     name = "similarity"
@@ -85,42 +110,46 @@ class SentenceSimilarity(BaseReward):
         Raises:
             RewardError: if a prompt has no reference.
         """
-        texts = {e.completion.strip() for e in episodes}
+        texts = {clean(e.completion) for e in episodes}
         for episode in episodes:
-            texts.update(references_of(episode.prompt), sources_of(episode.prompt))
+            texts.update(map(clean, references_of(episode.prompt)))
+            texts.update(map(clean, sources_of(episode.prompt)))
         encoder = shared_encoder(self.folder, self.device)
         vectors = encoder.vectors(texts, self.max_tokens, self.batch_tokens)
-        pairs = np.array([self._pair(e, vectors) for e in episodes], np.float64).reshape(-1, 2)
-        similarity, scores = pairs.round(DECIMALS).T
+        rows = [self._steps(episode, vectors) for episode in episodes]
+        steps = np.array(rows, np.float64).reshape(-1, len(TERMS)).round(DECIMALS)
+        taken = np.diff(steps, axis=1, prepend=0.0)
         status = (SCORED,) * len(episodes)
-        terms = {
-            "similarity": Term(similarity, 1.0, status),
-            "echo": Term(scores - similarity, 1.0, status),
-        }
-        return RewardResult(scores, terms)
+        terms = {name: Term(taken[:, i].copy(), 1.0, status) for i, name in enumerate(TERMS)}
+        return RewardResult(steps[:, -1].copy(), terms)
 
     def term_weights(self) -> dict[str, float]:
-        """Return the weights of the two terms."""
-        return {"similarity": 1.0, "echo": 1.0}
+        """Return the weights of the terms."""
+        return dict.fromkeys(TERMS, 1.0)
 
     def bounds(self, prompt: Prompt) -> tuple[float, float]:
         """Return (0, 1)."""
         return (0.0, 1.0)
 
-    def _pair(self, episode: Episode, vectors: dict[str, np.ndarray]) -> tuple[float, float]:
-        """Return the similarity to the nearest reference, and what echoing leaves of it."""
-        completion = episode.completion.strip()
+    def _steps(self, episode: Episode, vectors: dict[str, np.ndarray]) -> np.ndarray:
+        """Return what is left after each term, [`TERMS`], with the reference that pays most."""
+        completion = clean(episode.completion)
         if not completion:
-            return 0.0, 0.0
-        answer = vectors[completion]
-        references = np.stack([vectors[text] for text in references_of(episode.prompt)])
-        sources = np.stack([vectors[text] for text in sources_of(episode.prompt)])
-        similarity = self._scaled(float((references @ answer).max()))
+            return np.zeros(len(TERMS))
+        known = [clean(text) for text in references_of(episode.prompt)]
+        answer, references = vectors[completion], np.stack([vectors[text] for text in known])
+        sources = np.stack([vectors[clean(text)] for text in sources_of(episode.prompt)])
         echo = self._scaled(float((sources @ answer).max()))
         natural = self._scaled(float((sources @ references.T).max()))
         # Above 1 - 1e-6 the reference is the prompt, and a copy is right.
         excess = max(0.0, echo - natural) / (1.0 - natural) if natural < 1 - 1e-6 else 0.0
-        return similarity, similarity * (1.0 - excess)
+        said = wording_of(completion)
+        rows = []
+        for text, vector in zip(known, references, strict=True):
+            similarity = self._scaled(float(vector @ answer))
+            shares = [charge(said, wording_of(text)) for charge in WORDING.values()]
+            rows.append(np.cumprod([similarity, 1.0 - excess, *shares]))
+        return max(rows, key=lambda steps: float(steps[-1]))
 
     def _scaled(self, cosine: float) -> float:
         return min(1.0, max(0.0, (cosine - self.floor) / (1.0 - self.floor)))
