@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 import textenvs
 from textenvs.rewards import AnswerMatch, BaseReward, ContextGrounding, ContextMatch, RewardModel
-from textenvs.rewards.similarity import MINILM, encoder_folder
+from textenvs.rewards.learned.similarity import MINILM, encoder_folder
 from textenvs.types import Episode, Prompt
 
 PROMPTS, ANSWERS, MODEL_ANSWERS = 256, 5_000, 64

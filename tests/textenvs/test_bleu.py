@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from textenvs.errors import RewardError, UnknownNameError
 from textenvs.rewards import Bleu
-from textenvs.rewards.bleu import LONGEST, bleu
+from textenvs.rewards.classic.bleu import LONGEST, bleu
 from textenvs.types import Episode, Prompt
 
 words = st.lists(st.sampled_from("a b c the cat sat".split()), min_size=1, max_size=9).map(" ".join)

@@ -33,11 +33,11 @@ from textenvs.rewards import (
     resolve_reward,
     reward,
 )
-from textenvs.rewards.keywords import holds_word
-from textenvs.rewards.length import length_of
-from textenvs.rewards.profanity import swear_words
-from textenvs.rewards.readability import reading_ease, syllables_of
-from textenvs.rewards.repetition import looped_share, repeated_share
+from textenvs.rewards.classic.keywords import holds_word
+from textenvs.rewards.classic.length import length_of
+from textenvs.rewards.classic.profanity import swear_words
+from textenvs.rewards.classic.readability import reading_ease, syllables_of
+from textenvs.rewards.classic.repetition import looped_share, repeated_share
 from textenvs.types import Episode, Prompt
 
 PAGE = Path(__file__).parents[2] / "docs" / "reward_catalogue.md"

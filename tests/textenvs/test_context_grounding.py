@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from textenvs.errors import ConfigError, RewardError
 from textenvs.rewards import resolve_reward
-from textenvs.rewards.claims import clean, parse, quotations, sentences
-from textenvs.rewards.context_grounding import TERMS, ContextGrounding
+from textenvs.rewards.grounding.claims import clean, parse, quotations, sentences
+from textenvs.rewards.grounding.context_grounding import TERMS, ContextGrounding
 from textenvs.types import Episode, Item, Prompt
 
 FACTS = (

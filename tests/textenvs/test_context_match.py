@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from textenvs.errors import ConfigError, RewardError, UnknownNameError
-from textenvs.rewards.context_match import ContextMatch, gold_metrics, oracle_answer
+from textenvs.rewards.grounding.context_match import ContextMatch, gold_metrics, oracle_answer
 from textenvs.types import Episode, Item, Prompt
 
 ITEMS = (

@@ -19,7 +19,7 @@ from textenvs.errors import (
     UnknownNameError,
 )
 from textenvs.prompts import SPLITS, normalise, split_of
-from textenvs.rewards.answer_match import METRICS
+from textenvs.rewards.grounding.answer_match import METRICS
 from textenvs.suite import SUITE
 from textenvs.suite.context_qa import ContextQAEnv, context_qa_task, make_vec, qa_probes
 from textenvs.suite.film_facts import (

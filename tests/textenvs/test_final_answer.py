@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from textenvs.errors import ConfigError, RewardError, UnknownNameError
 from textenvs.rewards import FinalAnswer
-from textenvs.rewards.final_answer import final_number, final_text, parsed_number
+from textenvs.rewards.classic.final_answer import final_number, final_text, parsed_number
 from textenvs.types import Episode, Prompt
 
 SOLUTION = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nTogether 48+24 = 72 clips.\n#### 72"

@@ -3,8 +3,8 @@
 import pytest
 
 from textenvs.errors import ConfigError, UnknownNameError
-from textenvs.rewards.context_match import ContextMatch
-from textenvs.rewards.fuzzy_scorers import UNFIT_SCORERS, WHOLE_SCORERS, scorer_named
+from textenvs.rewards.grounding.context_match import ContextMatch
+from textenvs.rewards.grounding.fuzzy_scorers import UNFIT_SCORERS, WHOLE_SCORERS, scorer_named
 from textenvs.types import Episode, Prompt
 
 MENU = Prompt("menu", "?", ("Tiramisu", "Panna cotta", "Lemon sorbet", "Cheese plate"))

@@ -34,11 +34,11 @@ from textenvs.rewards import (
     Reward,
     RewardResult,
     RunningNormalised,
-    guarded,
     reward,
     scoring_process,
 )
 from textenvs.rewards.base import checked_result
+from textenvs.rewards.guarding import guarded
 from textenvs.rewards.results import FAILURES
 from textenvs.types import Episode, Item, Prompt
 

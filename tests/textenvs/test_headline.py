@@ -9,7 +9,7 @@ import pytest
 
 from textenvs.errors import ConfigError, CorpusError, MissingDependencyError, UnknownNameError
 from textenvs.prompts import normalise
-from textenvs.rewards.words import ngrams, words_of
+from textenvs.rewards.classic.words import ngrams, words_of
 from textenvs.suite.headline import HeadlineEnv
 from textenvs.text_corpora import Article, bbc_articles, distinct_articles, load_articles
 from textenvs.types import Episode

@@ -175,7 +175,7 @@ def test_an_answer_cannot_leave_its_quotation(known_judge: str, answer: str) -> 
 
 def test_without_the_quotation_it_could(known_judge: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control of the property above."""
-    monkeypatch.setattr("textenvs.rewards.judge.quoted", str)
+    monkeypatch.setattr("textenvs.rewards.learned.judge.quoted", str)
     question = Judge(known_judge).question(Episode(PROMPT, "x\n\nRating: 5"))
     assert "Rating: 5" in question.splitlines()
 

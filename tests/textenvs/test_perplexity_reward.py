@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from textenvs.errors import ConfigError, UnknownNameError
 from textenvs.rewards import Perplexity
-from textenvs.rewards.perplexity import perplexity
+from textenvs.rewards.learned.perplexity import perplexity
 from textenvs.types import Episode, Prompt
 
 PROMPT = Prompt("p", "ab")

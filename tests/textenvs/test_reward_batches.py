@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 from transformers import AutoTokenizer as Tokenizers
 
-from textenvs.rewards.batches import FIXED_TOKENS_CPU, Batching, batches_by_length
-from textenvs.rewards.classifier import LoadedClassifier, shared_classifier
+from textenvs.rewards.learned.batches import FIXED_TOKENS_CPU, Batching, batches_by_length
+from textenvs.rewards.learned.classifier import LoadedClassifier, shared_classifier
 
 LENGTHS = [3, 9, 1, 9, 4, 30, 15, 16, 64, 63, 40, 2]
 

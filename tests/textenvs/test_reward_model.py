@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, BertConfig, GPT2Config, LlamaConfig, Rob
 
 from textenvs.errors import ConfigError, MissingDependencyError, ModelError, UnknownNameError
 from textenvs.rewards import RewardModel, resolve_reward
-from textenvs.rewards import batches as batches_module
-from textenvs.rewards.classifier import shared_classifier
+from textenvs.rewards.learned import batches as batches_module
+from textenvs.rewards.learned.classifier import shared_classifier
 from textenvs.suite.headline import HeadlineEnv
 from textenvs.types import Episode, Prompt
 

@@ -20,8 +20,8 @@ from textenvs.errors import (
 )
 from textenvs.prompts import normalise
 from textenvs.rewards import Sentiment
-from textenvs.rewards.perplexity import perplexity
-from textenvs.rewards.sentiment import compound, prose_share
+from textenvs.rewards.classic.sentiment import compound, prose_share
+from textenvs.rewards.learned.perplexity import perplexity
 from textenvs.suite.sentiment import SentimentEnv, praise
 from textenvs.text_corpora import load_reviews, movie_reviews
 from textenvs.tokenization import FileTokenizer

@@ -12,7 +12,12 @@ from transformers import AutoModel, AutoTokenizer
 
 from textenvs.errors import ConfigError, MissingDependencyError, ModelError, RewardError
 from textenvs.rewards import SentenceSimilarity
-from textenvs.rewards.similarity import encoder_folder, references_of, shared_encoder, sources_of
+from textenvs.rewards.learned.similarity import (
+    encoder_folder,
+    references_of,
+    shared_encoder,
+    sources_of,
+)
 from textenvs.types import Episode, Prompt
 
 QUESTION = "What is the capital of France?"

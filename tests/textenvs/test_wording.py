@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textenvs.rewards.wording import (
+from textenvs.rewards.learned.wording import (
     ORDER_CHARGE,
     WEIGHTY_KEPT,
     letters_share,

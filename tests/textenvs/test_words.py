@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from textenvs.errors import ConfigError, RewardError, UnknownNameError
 from textenvs.rewards import DistinctN, Rouge, resolve_reward
-from textenvs.rewards.diversity import distinct_share
-from textenvs.rewards.rouge import rouge
-from textenvs.rewards.words import copied_share, ngrams, words_of
+from textenvs.rewards.classic.diversity import distinct_share
+from textenvs.rewards.classic.rouge import rouge
+from textenvs.rewards.classic.words import copied_share, ngrams, words_of
 from textenvs.types import Episode, Prompt
 
 few_words = st.lists(st.sampled_from("abc"), max_size=7).map(" ".join)

@@ -12,7 +12,7 @@ import numpy as np
 
 from textenvs.prompts import normalise
 from textenvs.rewards.base import Reward, checked_result
-from textenvs.rewards.plain_text import visible
+from textenvs.rewards.grounding.plain_text import visible
 from textenvs.types import Episode, Prompt
 
 TOLERANCE = 1e-6

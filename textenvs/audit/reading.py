@@ -6,11 +6,11 @@ from rapidfuzz import fuzz
 
 from textenvs.audit.subject import Attempt, Standard
 from textenvs.prompts import normalise
-from textenvs.rewards.context_match import LISTED_THRESHOLD
-from textenvs.rewards.plain_text import visible
-from textenvs.rewards.title_match import digits_of
-from textenvs.rewards.weighty_words import NEGATIONS
-from textenvs.rewards.words import words_of
+from textenvs.rewards.classic.words import words_of
+from textenvs.rewards.grounding.context_match import LISTED_THRESHOLD
+from textenvs.rewards.grounding.plain_text import visible
+from textenvs.rewards.grounding.title_match import digits_of
+from textenvs.rewards.grounding.weighty_words import NEGATIONS
 
 
 def corrected(attempt: Attempt, standard: Standard) -> Attempt:
@@ -33,8 +33,9 @@ def is_slip(said: str, meant: str) -> bool:
     """Return whether a text says another but for slips of spelling.
 
     They have a fuzzy ratio of at least 90, as in the metric `listed` of
-    `textenvs.rewards.context_match.gold_metrics`, as they stand, as words or as letters; they
-    have the same digits; and no negation is added. Invisible characters do not count.
+    `textenvs.rewards.grounding.context_match.gold_metrics`, as they stand, as words or as
+    letters; they have the same digits; and no negation is added. Invisible characters do not
+    count.
     """
     said, meant = normalise(visible(said)), normalise(visible(meant))
     words, wanted = words_of(said), words_of(meant)

@@ -23,7 +23,7 @@ import numpy as np
 
 from textenvs.errors import ConfigError, PromptError, TokenizerError
 from textenvs.masks.base import Cursors, MaskSetting, Rows, TokenMask
-from textenvs.rewards.context_match import title_of
+from textenvs.rewards.grounding.context_match import title_of
 from textenvs.types import Prompt
 
 NEWLINE = "\n"

@@ -6,33 +6,33 @@ from typing import Any
 
 from textenvs.errors import ConfigError
 from textenvs.rewards.against_reference import AgainstReference
-from textenvs.rewards.answer_match import AnswerMatch
 from textenvs.rewards.base import BaseReward, Reward, RewardResult, Term, WeightedSum
-from textenvs.rewards.bleu import Bleu
+from textenvs.rewards.classic.bleu import Bleu
+from textenvs.rewards.classic.diversity import DistinctN
+from textenvs.rewards.classic.final_answer import FinalAnswer
+from textenvs.rewards.classic.format import JsonFormat, RegexFormat
+from textenvs.rewards.classic.keywords import Keywords
+from textenvs.rewards.classic.length import Length
+from textenvs.rewards.classic.profanity import Profanity
+from textenvs.rewards.classic.readability import Readability
+from textenvs.rewards.classic.repetition import Repetition
+from textenvs.rewards.classic.rouge import Rouge
+from textenvs.rewards.classic.sentiment import Sentiment
 from textenvs.rewards.clip import Clip
-from textenvs.rewards.context_grounding import ContextGrounding
-from textenvs.rewards.context_match import ContextMatch
-from textenvs.rewards.diversity import DistinctN
 from textenvs.rewards.ensemble import Ensemble
-from textenvs.rewards.final_answer import FinalAnswer
-from textenvs.rewards.format import JsonFormat, RegexFormat
 from textenvs.rewards.functions import FunctionReward, reward
 from textenvs.rewards.functions import resolve_reward as _resolve
 from textenvs.rewards.gate import Gate
-from textenvs.rewards.guarded import Guarded
-from textenvs.rewards.judge import Judge, PairwiseJudge
-from textenvs.rewards.keywords import Keywords
-from textenvs.rewards.length import Length
-from textenvs.rewards.model import RewardModel
+from textenvs.rewards.grounding.answer_match import AnswerMatch
+from textenvs.rewards.grounding.context_grounding import ContextGrounding
+from textenvs.rewards.grounding.context_match import ContextMatch
+from textenvs.rewards.guarding.guarded import Guarded
+from textenvs.rewards.learned.judge import Judge, PairwiseJudge
+from textenvs.rewards.learned.model import RewardModel
+from textenvs.rewards.learned.perplexity import Perplexity
+from textenvs.rewards.learned.similarity import SentenceSimilarity
 from textenvs.rewards.normalisation import RunningNormalised
-from textenvs.rewards.perplexity import Perplexity
-from textenvs.rewards.profanity import Profanity
-from textenvs.rewards.readability import Readability
-from textenvs.rewards.repetition import Repetition
-from textenvs.rewards.rouge import Rouge
-from textenvs.rewards.sentiment import Sentiment
 from textenvs.rewards.shaping import PotentialShaping
-from textenvs.rewards.similarity import SentenceSimilarity
 from textenvs.rewards.stages import Staged
 
 REWARDS: dict[str, Callable[[], Reward]] = {

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from textenvs.rewards.base import BaseReward, checked_result, label
+from textenvs.rewards.classic.rouge import reference_of
 from textenvs.rewards.functions import as_base_reward
 from textenvs.rewards.results import RewardResult
-from textenvs.rewards.rouge import reference_of
 from textenvs.types import Episode, Prompt
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from textenvs.errors import ConfigError, CorpusError, PromptError, UnknownNameError
 from textenvs.prompts import SPLITS, split_of
-from textenvs.rewards.answer_match import REFUSAL, answer_key, gold_metrics
+from textenvs.rewards.grounding.answer_match import REFUSAL, answer_key, gold_metrics
 from textenvs.squad import SquadQuestion, read_squad
 from textenvs.suite.film_facts import films_of
 from textenvs.suite.qa_prompts import FilmPrompts, SquadPrompts, Windows
@@ -251,7 +251,7 @@ class ContextQAEnv(TaskEnv):
     else; `reward="answer-match-f1"` pays nearly right ones in part.
 
     Ends at EOS or when the token budget is spent. Gold metrics: see
-    `textenvs.rewards.answer_match.gold_metrics`. Options: see `context_qa_task`.
+    `textenvs.rewards.grounding.answer_match.gold_metrics`. Options: see `context_qa_task`.
 
     Version history: v0, first version.
     """

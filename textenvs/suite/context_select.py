@@ -16,7 +16,7 @@ import numpy as np
 from textenvs.corpora import load_items, require_items
 from textenvs.errors import ConfigError, PromptError, UnknownNameError
 from textenvs.prompts import SPLITS, GeneratedPrompts, split_of, too_long
-from textenvs.rewards.context_match import gold_metrics, oracle_answer
+from textenvs.rewards.grounding.context_match import gold_metrics, oracle_answer
 from textenvs.task_env import TaskEnv
 from textenvs.tokenization import TINY_LM, TextTokenizer, load_tokenizer
 from textenvs.types import Item, Prompt, Split

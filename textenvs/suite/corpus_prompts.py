@@ -8,7 +8,7 @@ import numpy as np
 
 from textenvs.errors import ConfigError, CorpusError, PromptError, UnknownNameError
 from textenvs.prompts import SPLITS, PromptList, TokenTable, normalise, split_of
-from textenvs.rewards.model import RewardModel
+from textenvs.rewards.learned.model import RewardModel
 from textenvs.tokenization import TextTokenizer
 from textenvs.types import Prompt, Split
 

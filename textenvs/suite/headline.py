@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from textenvs.errors import ConfigError
-from textenvs.rewards.rouge import reference_of, rouge
-from textenvs.rewards.words import copied_share, words_of
+from textenvs.rewards.classic.rouge import reference_of, rouge
+from textenvs.rewards.classic.words import copied_share, words_of
 from textenvs.suite.corpus_prompts import (
     CorpusPrompts,
     at_least,

@@ -8,9 +8,9 @@ import numpy as np
 
 from textenvs.conversations import CONVERSATIONS, Conversation, load_conversations
 from textenvs.errors import ConfigError, UnknownNameError
-from textenvs.rewards.diversity import distinct_share
-from textenvs.rewards.rouge import rouge
-from textenvs.rewards.words import copied_share, words_of
+from textenvs.rewards.classic.diversity import distinct_share
+from textenvs.rewards.classic.rouge import rouge
+from textenvs.rewards.classic.words import copied_share, words_of
 from textenvs.suite.corpus_prompts import CorpusPrompts, chosen_reward, prompts_of_split
 from textenvs.task_env import TaskEnv
 from textenvs.tokenization import TINY_LM, load_tokenizer

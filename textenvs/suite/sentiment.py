@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from textenvs.errors import UnknownNameError
-from textenvs.rewards.diversity import distinct_share
-from textenvs.rewards.perplexity import perplexity
-from textenvs.rewards.sentiment import compound, require_vader
-from textenvs.rewards.words import copied_share, words_of
+from textenvs.rewards.classic.diversity import distinct_share
+from textenvs.rewards.classic.sentiment import compound, require_vader
+from textenvs.rewards.classic.words import copied_share, words_of
+from textenvs.rewards.learned.perplexity import perplexity
 from textenvs.suite.corpus_prompts import (
     CorpusPrompts,
     at_least,

@@ -1,0 +1,1 @@
+"""Answering only from the context: lists, passages, free text."""

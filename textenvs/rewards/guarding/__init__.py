@@ -1,0 +1,1 @@
+"""Scoring in a process that can be killed."""

@@ -1,0 +1,1 @@
+"""Rewards that a neural network gives: classifiers, embeddings, judges."""
