@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 import textenvs
@@ -41,7 +41,7 @@ def print_list(arguments: Sequence[str], console: Console) -> int:
     argparse.ArgumentParser(prog="textenvs list", description=print_list.__doc__).parse_args(
         list(arguments)
     )
-    table = Table("id", "what it asks", "text", "licence")
+    table = Table(Column("id", no_wrap=True), "what it asks", "text", "licence")
     for env_id in textenvs.list_envs():
         family = SUITE.get(env_id)
         text = "" if family is None else family.text
