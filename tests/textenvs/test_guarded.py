@@ -35,10 +35,9 @@ from textenvs.rewards import (
     RewardResult,
     RunningNormalised,
     reward,
-    scoring_process,
 )
 from textenvs.rewards.base import checked_result
-from textenvs.rewards.guarding import guarded
+from textenvs.rewards.guarding import guarded, scoring_process
 from textenvs.rewards.results import FAILURES
 from textenvs.types import Episode, Item, Prompt
 
