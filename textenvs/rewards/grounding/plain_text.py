@@ -28,6 +28,8 @@ def visible(text: str) -> str:
     >>> visible("a\u3164b\x07\n")
     'ab\n'
     """
+    if text.isascii() and text.isprintable():
+        return text
     return INVISIBLE.sub("", text)
 
 
