@@ -239,8 +239,8 @@ def gold_metrics(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
     - `correct`: share of lines that are, letter for letter, a listed item of the asked
       category (a repeated item counts once).
     - `listed`: share of lines that name any listed item at a fuzzy ratio of 90, category
-      ignored, repeats counted: the metric of the published experiment, which forgave other
-      numbers and whole words in long titles as well.
+      ignored, repeats counted: the metric of the published experiment made stricter, for
+      that forgave other numbers and whole words in long titles as well.
     - `precision`: share of lines that fuzzily name an item of the asked category.
     - `recall`: share of the items of the asked category that are fuzzily named.
     - `empty`: 1 if there is no line.
