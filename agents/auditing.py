@@ -1,21 +1,17 @@
 """`textenvs audit`: how will a reward be gamed?"""
 
-import argparse
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from agents.checking import STYLES
-from agents.cli_config import EnvSettings
+from agents.checking import STYLES, read_arguments, report_parser
 from agents.console import Console
 from agents.runs import write_text
 from textenvs.audit import Report, Row, audit
 from textenvs.audit.run import SAMPLED_PROMPTS
-from textenvs.errors import ConfigError
 
 EXAMPLE_LENGTH = 60
 """Characters of an example answer that the table shows; the JSON file has all of it."""
@@ -23,9 +19,7 @@ EXAMPLE_LENGTH = 60
 
 def print_audit(arguments: Sequence[str], console: Console) -> int:
     """Try to game a reward and print what was paid; 1 if an exploit was."""
-    parser = argparse.ArgumentParser(prog="textenvs audit", description=print_audit.__doc__)
-    parser.add_argument("id", help='of the environment; "module:id" imports the module first')
-    parser.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE")
+    parser = report_parser("audit", print_audit.__doc__, SAMPLED_PROMPTS)
     parser.add_argument(
         "--reward",
         metavar="NAME|MODULE:OBJECT",
@@ -33,15 +27,6 @@ def print_audit(arguments: Sequence[str], console: Console) -> int:
     )
     parser.add_argument(
         "--gold", metavar="METRIC", help="measure answers by this metric of the environment"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice")
-    parser.add_argument(
-        "--prompts",
-        type=int,
-        default=SAMPLED_PROMPTS,
-        metavar="N",
-        help=f"prompts to answer (default {SAMPLED_PROMPTS})",
     )
     parser.add_argument(
         "--reference",
@@ -53,10 +38,7 @@ def print_audit(arguments: Sequence[str], console: Console) -> int:
         "--no-search", action="store_true", help="only what is scripted: seconds, not minutes"
     )
     parser.add_argument("--all", action="store_true", help="print what was not paid as well")
-    given = parser.parse_args(list(arguments))
-    if given.json is not None and not given.json.absolute().parent.is_dir():
-        raise ConfigError(f"--json: there is no folder {str(given.json.parent)!r}; make it first")
-    options = EnvSettings(env=given.id, option=tuple(given.option)).options()
+    given = read_arguments(parser, arguments)
     report = audit(
         given.id,
         given.reward,
@@ -65,7 +47,7 @@ def print_audit(arguments: Sequence[str], console: Console) -> int:
         gold=given.gold,
         reference=None if given.reference == "none" else given.reference,
         search=not given.no_search,
-        **options,
+        **given.options,
     )
     if given.json is not None:
         write_text(given.json, json.dumps(report.to_dict(), indent=2) + "\n")

@@ -20,7 +20,24 @@ STYLES = {"ok": "green", "fault": "bold red", "note": "yellow", "skipped": "dim"
 
 def print_check(arguments: Sequence[str], console: Console) -> int:
     """Check an environment and print what was found; 1 if it is at fault."""
-    parser = argparse.ArgumentParser(prog="textenvs check", description=print_check.__doc__)
+    parser = report_parser("check", print_check.__doc__, SAMPLED_PROMPTS)
+    given = read_arguments(parser, arguments)
+    report = check(given.id, seed=given.seed, sampled_prompts=given.prompts, **given.options)
+    if given.json is not None:
+        write_text(given.json, json.dumps(report.to_dict(), indent=2) + "\n")
+    show_report(report, console)
+    return 0 if report.ok else 1
+
+
+def report_parser(command: str, words: str | None, prompts: int) -> argparse.ArgumentParser:
+    """Return the parser of a command that reports on an environment.
+
+    Args:
+        command: Its name.
+        words: What it does.
+        prompts: How many prompts it looks at by default.
+    """
+    parser = argparse.ArgumentParser(prog=f"textenvs {command}", description=words)
     parser.add_argument("id", help='of the environment; "module:id" imports the module first')
     parser.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
@@ -28,19 +45,24 @@ def print_check(arguments: Sequence[str], console: Console) -> int:
     parser.add_argument(
         "--prompts",
         type=int,
-        default=SAMPLED_PROMPTS,
+        default=prompts,
         metavar="N",
-        help=f"prompts the checks of the reward look at (default {SAMPLED_PROMPTS})",
+        help=f"prompts to look at (default {prompts})",
     )
+    return parser
+
+
+def read_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return what was given, `options` the environment's.
+
+    Raises:
+        ConfigError: if an option is no NAME=VALUE, or the folder of `--json` is not there.
+    """
     given = parser.parse_args(list(arguments))
     if given.json is not None and not given.json.absolute().parent.is_dir():
         raise ConfigError(f"--json: there is no folder {str(given.json.parent)!r}; make it first")
-    options = EnvSettings(env=given.id, option=tuple(given.option)).options()
-    report = check(given.id, seed=given.seed, sampled_prompts=given.prompts, **options)
-    if given.json is not None:
-        write_text(given.json, json.dumps(report.to_dict(), indent=2) + "\n")
-    show_report(report, console)
-    return 0 if report.ok else 1
+    given.options = EnvSettings(env=given.id, option=tuple(given.option)).options()
+    return given
 
 
 def show_report(report: Report, console: Console) -> None:
