@@ -248,8 +248,8 @@ def as_source(prompts: Any, split: Split | None = None) -> PromptSource:
     Raises:
         PromptError: if nothing is left, or an item is no prompt.
     """
-    if split is not None and split not in SPLITS:
-        raise UnknownNameError("split", split, SPLITS)
+    if split is not None:
+        checked_split(split)
     if isinstance(prompts, PromptSource):
         return prompts
     if isinstance(prompts, (str, Path)):
@@ -376,6 +376,17 @@ def _format_characters() -> re.Pattern[str]:
     """Return a pattern for the characters of category Cf."""
     every = map(chr, range(sys.maxunicode + 1))
     return re.compile(f"[{''.join(c for c in every if unicodedata.category(c) == 'Cf')}]+")
+
+
+def checked_split(split: Any) -> Split:
+    """Return the split.
+
+    Raises:
+        UnknownNameError: if there is no such split.
+    """
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    return split
 
 
 def split_of(group: str) -> Split:

@@ -13,7 +13,7 @@ import gymnasium as gym
 from textenvs.env import TextEnv
 from textenvs.errors import ConfigError, RegistrationError, UnknownNameError
 from textenvs.plugins import PLUGINS, check_id, register_plugins
-from textenvs.prompts import SPLITS, PromptSource, as_source, split_source
+from textenvs.prompts import PromptSource, as_source, checked_split, split_source
 from textenvs.suite import SUITE
 from textenvs.task_env import Task, make_task_vec, task_arguments
 from textenvs.types import Split
@@ -204,8 +204,7 @@ class _PromptsTask:
         self._sources: dict[Split, PromptSource] = {}
 
     def __call__(self, *, split: Split = "train") -> Mapping[str, Any]:
-        if split not in SPLITS:
-            raise UnknownNameError("split", split, SPLITS)
+        checked_split(split)
         if split not in self._sources:
             self._sources |= self._read(split)
         return {"prompts": self._sources[split], **self._arguments}

@@ -3,7 +3,7 @@
 import math
 from typing import Any, TypeGuard
 
-from textenvs.errors import ConfigError
+from textenvs.options import checked_integer
 
 
 def checked_count(name: str, value: int, default: int) -> int:
@@ -12,9 +12,7 @@ def checked_count(name: str, value: int, default: int) -> int:
     Raises:
         ConfigError: if it is below 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be at least 1, got {value!r}; the default is {default}")
-    return value
+    return checked_integer(name, value, 1, default)
 
 
 def is_finite(value: Any) -> TypeGuard[float]:

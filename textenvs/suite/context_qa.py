@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from textenvs.errors import ConfigError, CorpusError, PromptError, UnknownNameError
-from textenvs.prompts import SPLITS, split_of
+from textenvs.prompts import checked_split, split_of
 from textenvs.rewards.grounding.answer_match import REFUSAL, answer_key, gold_metrics
 from textenvs.squad import SquadQuestion, read_squad
 from textenvs.suite.film_facts import films_of
@@ -81,8 +81,7 @@ def context_qa_task(
         )
     prompts: FilmPrompts | SquadPrompts
     if corpus == FILMS:
-        if split not in SPLITS:
-            raise UnknownNameError("split", split, SPLITS)
+        split = checked_split(split)
         prompts = FilmPrompts(
             films_of(split),
             split=split,
@@ -176,8 +175,8 @@ def squad_questions(
         CorpusError: if the file breaks the format, or the split is empty.
         PromptError: if it holds fewer than `n_prompts`.
     """
-    if split is not None and split not in SPLITS:
-        raise UnknownNameError("split", split, SPLITS)
+    if split is not None:
+        checked_split(split)
     found = read_squad(path)
     kept = [q for q in found if split is None or split_of(q.article) == split]
     if not kept:

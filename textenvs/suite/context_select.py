@@ -15,7 +15,8 @@ import numpy as np
 
 from textenvs.corpora import load_items, require_items
 from textenvs.errors import ConfigError, PromptError, UnknownNameError
-from textenvs.prompts import SPLITS, GeneratedPrompts, split_of, too_long
+from textenvs.options import checked_integer
+from textenvs.prompts import SPLITS, GeneratedPrompts, checked_split, split_of, too_long
 from textenvs.rewards.grounding.context_match import gold_metrics, oracle_answer
 from textenvs.task_env import TaskEnv
 from textenvs.tokenization import TINY_LM, TextTokenizer, load_tokenizer
@@ -268,14 +269,9 @@ def _stamp(corpus: Any) -> tuple[int, int] | None:
 
 
 def _check(n_items: Any, max_targets: Any, split: Any, n_prompts: Any, seed: Any) -> None:
-    if split not in SPLITS:
-        raise UnknownNameError("split", split, SPLITS)
-    bounds = (("n_items", n_items, 2, 30), ("max_targets", max_targets, 1, 3))
-    for name, value, least, default in bounds:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(
-                f"{name} must be at least {least}, got {value!r}; the default is {default}"
-            )
+    checked_split(split)
+    checked_integer("n_items", n_items, 2, 30)
+    checked_integer("max_targets", max_targets, 1, 3)
     if n_prompts is not None and (not isinstance(n_prompts, int) or n_prompts < 1):
         raise PromptError(f"n_prompts must be at least 1, got {n_prompts!r}")
     if not isinstance(seed, int) or seed < 0:

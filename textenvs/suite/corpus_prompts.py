@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from textenvs.errors import ConfigError, CorpusError, PromptError, UnknownNameError
-from textenvs.prompts import SPLITS, PromptList, TokenTable, normalise, split_of
+from textenvs.errors import ConfigError, CorpusError, PromptError
+from textenvs.prompts import PromptList, TokenTable, checked_split, normalise, split_of
 from textenvs.rewards.learned.model import RewardModel
 from textenvs.tokenization import TextTokenizer
 from textenvs.types import Prompt, Split
@@ -51,8 +51,7 @@ def prompts_of_split(
         ConfigError: if the split has fewer, or the seed is negative.
         CorpusError: if the split has none.
     """
-    if split not in SPLITS:
-        raise UnknownNameError("split", split, SPLITS)
+    checked_split(split)
     if not isinstance(prompt_seed, int) or prompt_seed < 0:
         raise ConfigError(f"prompt_seed must be a non-negative integer, got {prompt_seed!r}")
     if n_prompts is not None and (not isinstance(n_prompts, int) or n_prompts < 1):
@@ -104,16 +103,3 @@ def first_words(text: str, n: int) -> str:
     """Return the first n words of a text, the white space between them as it is."""
     found = re.match(rf"\s*(\S+(?:\s+\S+){{0,{n - 1}}})", text)
     return found[1] if found else ""
-
-
-def at_least(name: str, value: Any, least: int, default: int) -> int:
-    """Return an option that is a whole number of at least `least`.
-
-    Raises:
-        ConfigError: if it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(
-            f"{name} must be at least {least}, got {value!r}; the default is {default}"
-        )
-    return value

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from textenvs.errors import ConfigError, PromptError
-from textenvs.prompts import SPLITS, GeneratedPrompts, split_of
+from textenvs.options import checked_integer
+from textenvs.prompts import SPLITS, GeneratedPrompts, checked_split, split_of
 from textenvs.rewards.base import BaseReward, RewardResult
-from textenvs.suite.options import checked_integer, checked_split
 from textenvs.task_env import TaskEnv
 from textenvs.tokenization import TINY_LM
 from textenvs.types import Episode, Prompt, Split

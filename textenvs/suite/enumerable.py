@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from textenvs.prompts import PromptList
+from textenvs.options import checked_integer
+from textenvs.prompts import PromptList, checked_split
 from textenvs.suite.diagnostic import DiagnosticEnv, TableReward
-from textenvs.suite.options import checked_integer, checked_split
 from textenvs.symbols import SymbolTokenizer
 from textenvs.types import Prompt, Split
 

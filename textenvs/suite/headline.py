@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from textenvs.errors import ConfigError
+from textenvs.options import checked_integer
 from textenvs.rewards.classic.rouge import reference_of, rouge
 from textenvs.rewards.classic.words import copied_share, words_of
 from textenvs.suite.corpus_prompts import (
     CorpusPrompts,
-    at_least,
     chosen_reward,
     first_words,
     prompts_of_split,
@@ -67,7 +67,7 @@ def headline_task(
         MissingDependencyError: if a package is absent.
         UnknownNameError: if a name is unknown.
     """
-    at_least("article_words", article_words, 1, 150)
+    checked_integer("article_words", article_words, 1, 150)
     if "{article}" not in template:
         raise ConfigError(f"template must hold the field {{article}}, got {template!r}")
     columns = (title_column, body_column, category_column)

@@ -1,37 +1,10 @@
-"""Checks of options that several families share."""
+"""Options that several families share."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from textenvs.errors import ConfigError, PromptError, UnknownNameError
-from textenvs.prompts import SPLITS
+from textenvs.errors import PromptError
 from textenvs.types import Split
-
-
-def checked_split(split: Any) -> Split:
-    """Return the split.
-
-    Raises:
-        UnknownNameError: if there is no such split.
-    """
-    if split not in SPLITS:
-        raise UnknownNameError("split", split, SPLITS)
-    return split
-
-
-def checked_integer(
-    name: str, value: Any, least: int, default: int, most: int | None = None
-) -> int:
-    """Return an integer option.
-
-    Raises:
-        ConfigError: if it is no integer, or outside [least, most].
-    """
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if not is_integer or value < least or (most is not None and value > most):
-        span = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise ConfigError(f"{name} must be {span}, got {value!r}; the default is {default}")
-    return value
 
 
 def first_prompts(choices: Sequence[Any], n_prompts: int | None, split: Split) -> Sequence[Any]:

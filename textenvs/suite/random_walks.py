@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from textenvs.errors import ConfigError
-from textenvs.prompts import PromptList, split_of
+from textenvs.options import checked_integer
+from textenvs.prompts import PromptList, checked_split, split_of
 from textenvs.rewards.base import BaseReward, RewardResult
-from textenvs.suite.options import checked_integer, checked_split, first_prompts
+from textenvs.suite.options import first_prompts
 from textenvs.symbols import SymbolTokenizer
 from textenvs.task_env import TaskEnv
 from textenvs.types import Episode, Prompt, Split

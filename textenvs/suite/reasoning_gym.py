@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from textenvs.errors import ConfigError, PromptError, RewardError
-from textenvs.prompts import SPLITS, GeneratedPrompts, TokenTable, split_of, too_long
+from textenvs.options import checked_integer
+from textenvs.prompts import SPLITS, GeneratedPrompts, TokenTable, checked_split, split_of, too_long
 from textenvs.rewards.base import BaseReward, RewardResult
-from textenvs.suite.options import checked_integer, checked_split
 from textenvs.suite.reasoning_gym_datasets import ReasoningGymDataset, right_answer
 from textenvs.task_env import TaskEnv
 from textenvs.tokenization import TINY_LM, TextTokenizer, load_tokenizer

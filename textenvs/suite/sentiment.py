@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from textenvs.errors import UnknownNameError
+from textenvs.options import checked_integer
 from textenvs.rewards.classic.diversity import distinct_share
 from textenvs.rewards.classic.sentiment import compound, require_vader
 from textenvs.rewards.classic.words import copied_share, words_of
 from textenvs.rewards.learned.perplexity import perplexity
 from textenvs.suite.corpus_prompts import (
     CorpusPrompts,
-    at_least,
     chosen_reward,
     first_words,
     prompts_of_split,
@@ -96,7 +96,7 @@ def sentiment_task(
     require_vader("the environment Sentiment-v0")
     if label not in LABELS:
         raise UnknownNameError("label", label, LABELS)
-    at_least("prompt_words", prompt_words, 1, 8)
+    checked_integer("prompt_words", prompt_words, 1, 8)
     named = isinstance(corpus, str) and corpus in REVIEWS
     prompts = (_prompts if named else _prompts.__wrapped__)(
         corpus, text_column, label_column, prompt_words, label, split, n_prompts, prompt_seed
