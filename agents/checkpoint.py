@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from agents.config import LoRAConfig, PPOConfig
+from agents.config import LoRAConfig
 from agents.policy import CausalLMPolicy
 from textenvs.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from agents.ppo import PPO
+    from agents.on_policy import OnPolicyAgent
 
 TRAINING_JSON = "training.json"
 TRAINING_TENSORS = "training.safetensors"
-FORMAT = 1
+FORMAT = 2
 
 
-def save_training_state(agent: "PPO", path: Path) -> Path:
-    """Write a folder from which `PPO.load` goes on exactly.
+def save_training_state(agent: "OnPolicyAgent", path: Path) -> Path:
+    """Write a folder from which the agent's `load` goes on exactly.
 
     Raises:
         CheckpointError: if the path exists and is no saved agent, or adapters have no named
@@ -57,6 +58,10 @@ def save_training_state(agent: "PPO", path: Path) -> Path:
             for name, parameter in agent.policy.named_parameters()
             if parameter.requires_grad
         }
+    if agent.average is not None:
+        tensors |= {f"average.{k}": v for k, v in agent.average.state_dict().items()}
+    extra_tensors, extra_values = agent.extra_state()
+    tensors |= {f"extra.{name}": value.contiguous() for name, value in extra_tensors.items()}
     save_file(tensors, partial / TRAINING_TENSORS)
     environment: Any = agent.env.unwrapped
     state = {
@@ -66,13 +71,15 @@ def save_training_state(agent: "PPO", path: Path) -> Path:
         "seed": agent.seed,
         "num_timesteps": agent.num_timesteps,
         "num_updates": agent.num_updates,
-        "learning_rate": agent.optimizer.param_groups[0]["lr"],
+        "learning_rates": [group["lr"] for group in agent.optimizer.param_groups],
         "critic": agent.policy.critic,
         "temperature": agent.policy.temperature,
         "bfloat16": agent.policy.use_bfloat16,
         "lora": None if lora is None else dataclasses.asdict(lora),
         "base_model": agent.policy.source,
         "kl_coefficient": agent.shaping.coefficient.state_dict() if agent.shaping else None,
+        "pretraining": agent.pretraining.state_dict() if agent.pretraining else None,
+        "extra": extra_values,
         "environment": environment.state_dict(),
     }
     text = json.dumps(state, indent=1)
@@ -108,9 +115,28 @@ def read_training_json(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
-def policy_from_checkpoint(path: Path) -> tuple[CausalLMPolicy, PPOConfig, int]:
-    """Return the policy, the settings and the seed of a saved agent."""
+def policy_from_checkpoint(
+    path: Path, learner: "type[OnPolicyAgent]"
+) -> tuple[CausalLMPolicy, Any, int]:
+    """Return the policy, the settings and the seed of a saved agent.
+
+    Raises:
+        CheckpointError: if another class saved it, or its settings are not known here.
+    """
     state = read_training_json(path)
+    if state["algorithm"] != learner.__name__:
+        raise CheckpointError(
+            f"{path} was saved by {state['algorithm']}, not by {learner.__name__}; load it with "
+            f"{state['algorithm']}.load, or begin anew from its weights with "
+            "CausalLMPolicy.from_pretrained"
+        )
+    try:
+        config = learner.config_class(**state["config"])
+    except TypeError as error:
+        raise CheckpointError(
+            f"{path} has settings that this version does not know ({error}); begin anew from its "
+            "weights with CausalLMPolicy.from_pretrained"
+        ) from error
     options = {
         "critic": state["critic"],
         "temperature": state["temperature"],
@@ -121,10 +147,10 @@ def policy_from_checkpoint(path: Path) -> tuple[CausalLMPolicy, PPOConfig, int]:
     else:
         lora = LoRAConfig(**state["lora"])
         policy = CausalLMPolicy.from_pretrained(state["base_model"], lora=lora, **options)
-    return policy, PPOConfig(**state["config"]), int(state["seed"])
+    return policy, config, int(state["seed"])
 
 
-def load_training_state(agent: "PPO", path: Path) -> None:
+def load_training_state(agent: "OnPolicyAgent", path: Path) -> None:
     """Put optimiser, random state, counters and environment back.
 
     Raises:
@@ -149,9 +175,19 @@ def load_training_state(agent: "PPO", path: Path) -> None:
                 agent.optimizer.state[parameter][name] = moved
     agent.generator.set_state(tensors["generator"])
     agent.num_timesteps, agent.num_updates = state["num_timesteps"], state["num_updates"]
-    for group in agent.optimizer.param_groups:
-        group["lr"] = state["learning_rate"]
+    for group, rate in zip(agent.optimizer.param_groups, state["learning_rates"], strict=True):
+        group["lr"] = rate
     if agent.shaping is not None and state["kl_coefficient"] is not None:
         agent.shaping.coefficient.load_state_dict(state["kl_coefficient"])
+    if agent.average is not None:
+        agent.average.load_state_dict(_under("average.", tensors))
+    if agent.pretraining is not None:
+        agent.pretraining.load_state_dict(state["pretraining"])
+    agent.load_extra_state(_under("extra.", tensors), state["extra"])
     environment: Any = agent.env.unwrapped
     environment.load_state_dict(state["environment"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin so, without the prefix."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

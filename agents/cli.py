@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from agents.console import Console
+from agents.command_line.console import Console
 from textenvs.errors import TextEnvsError, suggest
 
 USER_ERROR = 2
@@ -46,16 +46,16 @@ def _complain(text: str) -> None:
 
 
 COMMANDS = {
-    "demo": "agents.commands:demo",
-    "list": "agents.inspection:print_list",
-    "info": "agents.inspection:print_info",
-    "check": "agents.checking:print_check",
-    "audit": "agents.auditing:print_audit",
-    "train": "agents.commands:train",
-    "sft": "agents.commands:fine_tune",
-    "evaluate": "agents.commands:evaluate_model",
-    "replay": "agents.replay:replay_recording",
-    "doctor": "agents.inspection:print_doctor",
+    "demo": "agents.command_line.commands:demo",
+    "list": "agents.command_line.inspection:print_list",
+    "info": "agents.command_line.inspection:print_info",
+    "check": "agents.command_line.checking:print_check",
+    "audit": "agents.command_line.auditing:print_audit",
+    "train": "agents.command_line.commands:train",
+    "sft": "agents.command_line.commands:fine_tune",
+    "evaluate": "agents.command_line.commands:evaluate_model",
+    "replay": "agents.command_line.replay:replay_recording",
+    "doctor": "agents.command_line.inspection:print_doctor",
 }
 """Imported when called, so that `textenvs list` does not wait for torch."""
 
@@ -65,7 +65,7 @@ HELP = {
     "info": "one environment: spaces, a sample prompt, the right answer, its reward",
     "check": "is an environment sound: contract, leaks, determinism, batches, reward, splits",
     "audit": "how a reward can be gamed: scripted exploits, null policies, laws, a search",
-    "train": "PPO on any causal language model",
+    "train": "PPO, GRPO, ... on any causal language model, or an agent of your own",
     "sft": "supervised fine-tuning on an environment's right answers",
     "evaluate": "gold metrics on held-out prompts, with 95% intervals",
     "replay": "recorded episodes through their environment again, compared bit for bit",

@@ -7,9 +7,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agents.cli_config import DEFAULT_ENV, DemoSettings
+from agents.command_line.console import Console, metrics_table
+from agents.command_line.settings import DEFAULT_ENV, DemoSettings
 from agents.config import PPOConfig, SFTConfig
-from agents.console import Console, metrics_table
 from agents.evaluation import Answer, answer_prompts, bootstrap_mean, summarise
 from agents.fine_tuning import sft
 from agents.policy import CausalLMPolicy
@@ -25,7 +25,6 @@ PPO_SETTINGS = PPOConfig(
     n_epochs=2,
     rollout_episodes=128,
     batch_size=64,
-    micro_batch_size=64,
     gae_lambda=1.0,
 )
 KL_COEF = 0.02

@@ -2,11 +2,10 @@
 
 import copy
 import json
-import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -14,16 +13,29 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from agents.config import Critic, LoRAConfig
-from textenvs.decoding import CachedDecoder, DecodeState, autocast, positions
+from agents.modeling.adapters import with_adapters
+from agents.modeling.critic import begin_from_reward_model, trunk_only
+from agents.modeling.sampling import choose_tokens
+from agents.modeling.trunks import copy_sharing_frozen, recompute_blocks, train_top_layers
+from textenvs.decoding import CachedDecoder, autocast
 from textenvs.errors import (
     CheckpointError,
     ConfigError,
-    ModelError,
     TextEnvsError,
     UnknownNameError,
 )
 from textenvs.models import has_fast_bfloat16, load_causal_lm
 from textenvs.reference import CausalLMReference
+from textenvs.row_cache import DecodeState
+from textenvs.teacher_forcing.logit_head import find_logit_head
+from textenvs.teacher_forcing.packing import pack
+from textenvs.teacher_forcing.scoring import score_completions
+from textenvs.teacher_forcing.trunk import (
+    base_model,
+    forward_trunk,
+    longest_shareable,
+    trunk_of,
+)
 from textenvs.tokenization import TextTokenizer, load_tokenizer
 
 VALUE_HEAD = "value_head.safetensors"
@@ -75,6 +87,9 @@ class CausalLMPolicy(nn.Module):
         lora: LoRAConfig | None = None,
         temperature: float = 1.0,
         bfloat16: bool | None = None,
+        critic_from: str | Path | None = None,
+        trainable_layers: int | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         """Wrap a model.
 
@@ -86,9 +101,18 @@ class CausalLMPolicy(nn.Module):
             lora: Train low-rank adapters instead of all weights.
             temperature: Logits are divided by it, when acting and when evaluating alike.
             bfloat16: Compute under autocast; None does so where the processor is fast at it.
+            critic_from: Folder of a reward model (`AutoModelForSequenceClassification`, one
+                label, the policy's architecture) that a separate critic begins as.
+            trainable_layers: Train only so many of the top blocks, with the final norm and an
+                untied head; a shared critic then reads what they give, a separate one trains
+                as many. `reference()` shares the frozen rest. None trains everything.
+            gradient_checkpointing: Keep only the inputs of each block for the backward pass:
+                less memory, about a third more arithmetic, the same gradients.
 
         Raises:
-            ConfigError: if the temperature is not above 0.
+            ConfigError: if the temperature is not above 0, a shared critic is to begin from a
+                reward model, or `trainable_layers` does not fit the model or comes with LoRA.
+            ModelError: if `critic_from` holds no reward model that fits.
             UnknownNameError: if the critic is neither "shared" nor "separate".
         """
         super().__init__()
@@ -96,11 +120,25 @@ class CausalLMPolicy(nn.Module):
             raise UnknownNameError("critic", critic, get_args(Critic))
         if not temperature > 0:
             raise ConfigError(f"temperature must be above 0, got {temperature}; the default is 1")
+        if critic_from is not None and critic != "separate":
+            raise ConfigError(
+                f"critic_from={str(critic_from)!r} needs a trunk of the critic's own; "
+                'pass critic="separate"'
+            )
+        if trainable_layers is not None and lora is not None:
+            raise ConfigError(
+                f"trainable_layers={trainable_layers} and LoRA exclude each other: adapters "
+                "leave every layer frozen; use one of them"
+            )
         self.critic, self.lora, self.temperature = critic, lora, temperature
         self.tokenizer = tokenizer
         self.source = str(model.config._name_or_path)  # where the base weights can be had again
-        self.critic_trunk = copy.deepcopy(model) if critic == "separate" else None
-        self.model = model if lora is None else _with_adapters(model, lora)
+        if trainable_layers is not None:
+            train_top_layers(model, trainable_layers)
+        self.trainable_layers = trainable_layers
+        self.critic_trunk = copy.deepcopy(trunk_of(model)) if critic == "separate" else None
+        self.model = model if lora is None else with_adapters(model, lora)
+        self.logit_head = find_logit_head(self.model)
         config = model.config.get_text_config(decoder=True)
         self.value_head = nn.Linear(config.hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
@@ -110,6 +148,12 @@ class CausalLMPolicy(nn.Module):
         self.use_bfloat16 = has_fast_bfloat16(device) if bfloat16 is None else bfloat16
         known = int(model.get_output_embeddings().weight.shape[0])
         self.vocab_size = known if tokenizer is None else tokenizer.vocab_size
+        if critic_from is not None:
+            begin_from_reward_model(critic_from, self.critic_trunk, self.value_head, tokenizer)
+        if gradient_checkpointing:
+            recompute_blocks(trunk_of(self.model))
+            if self.critic_trunk is not None:
+                recompute_blocks(self.critic_trunk)
         self.eval()
 
     @classmethod
@@ -121,6 +165,9 @@ class CausalLMPolicy(nn.Module):
         lora: LoRAConfig | bool | None = None,
         temperature: float = 1.0,
         bfloat16: bool | None = None,
+        critic_from: str | Path | None = None,
+        trainable_layers: int | None = None,
+        gradient_checkpointing: bool = False,
         device: str = "cpu",
     ) -> "CausalLMPolicy":
         """Load a policy from a model name or folder, with its value head where there is one.
@@ -131,6 +178,9 @@ class CausalLMPolicy(nn.Module):
             lora: True takes the default `LoRAConfig`.
             temperature: As in the constructor.
             bfloat16: As in the constructor.
+            critic_from: As in the constructor; a value head in the folder has precedence.
+            trainable_layers: As in the constructor.
+            gradient_checkpointing: As in the constructor.
             device: "cpu", "cuda", ...
 
         Raises:
@@ -149,6 +199,9 @@ class CausalLMPolicy(nn.Module):
             lora=LoRAConfig() if lora is True else lora or None,
             temperature=temperature,
             bfloat16=bfloat16,
+            critic_from=critic_from,
+            trainable_layers=trainable_layers,
+            gradient_checkpointing=gradient_checkpointing,
         )
         policy.source = str(name)
         head = Path(name) / VALUE_HEAD
@@ -183,6 +236,7 @@ class CausalLMPolicy(nn.Module):
         *,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
+        allowed: Tensor | None = None,
     ) -> Acted:
         """Choose the next token of each row, with one cached forward pass.
 
@@ -193,15 +247,18 @@ class CausalLMPolicy(nn.Module):
             fresh: bool [B], rows whose episode has just begun.
             generator: Where chance comes from.
             deterministic: Take the likeliest token.
+            allowed: bool [B, V], the tokens to choose among; None allows all.
         """
         decoder = CachedDecoder(self.model, vocab_size=self.vocab_size, bfloat16=self.use_bfloat16)
         logits, state = decoder.next_token(input_ids, attention_mask, state, fresh)
-        logprobs = (logits / self.temperature).log_softmax(-1)
-        if deterministic:
-            tokens = logprobs.argmax(-1)
-        else:
-            tokens = torch.multinomial(logprobs.exp(), 1, generator=generator)[:, 0]
-        return Acted(tokens, logprobs.gather(-1, tokens[:, None])[:, 0], state)
+        tokens, logprobs = choose_tokens(
+            logits,
+            temperature=self.temperature,
+            generator=generator,
+            deterministic=deterministic,
+            allowed=allowed,
+        )
+        return Acted(tokens, logprobs, state)
 
     def evaluate(
         self,
@@ -211,10 +268,13 @@ class CausalLMPolicy(nn.Module):
         *,
         with_values: bool = True,
         with_entropy: bool = True,
+        allowed: Tensor | None = None,
     ) -> Evaluation:
         """Return log-probabilities, entropy and values of completions, teacher-forced.
 
-        One row a sequence; logits are made for completion positions alone.
+        Consecutive rows with the same prompt are computed with the prompt shared, where
+        that saves work (`textenvs.teacher_forcing`); logits are made for the completions alone, a
+        few tokens at a time.
 
         Args:
             input_ids: int64 [B, P + T], prompt left-padded, completion from `start` on.
@@ -222,32 +282,40 @@ class CausalLMPolicy(nn.Module):
             start: P, the column of the first completion token.
             with_values: Whether the critic is asked; values are 0 otherwise.
             with_entropy: Whether the entropy keeps its gradient; it is computed either way.
+            allowed: uint8 [B, T, ceil(V / 8)], the tokens that could be chosen, as
+                np.packbits writes them; the others have probability 0. None allows all.
+
+        Raises:
+            ConfigError: if a row has no prompt token.
         """
-        mask = attention_mask.bool()
-        first = int(mask.int().argmax(1).min())
-        width = int(mask[:, start:].sum(1).max())
-        ids, kept = input_ids[:, first : start + width], mask[:, first : start + width]
-        shared = with_values and self.critic_trunk is None
-        with autocast(self.use_bfloat16, ids.device):
-            output = _forward(self.model, ids, kept, hidden=shared, logits_to_keep=width + 1)
+        packing = pack(
+            input_ids,
+            attention_mask,
+            start,
+            hidden_size=self.value_head.in_features,
+            shareable=longest_shareable(self.model),
+        )
+        bits = None if allowed is None else allowed[packing.episodes, packing.steps]
+        steps = input_ids.shape[1] - start
+        with autocast(self.use_bfloat16, input_ids.device):
+            logprobs, entropy, hidden = score_completions(
+                self.model,
+                self.logit_head,
+                packing,
+                vocab_size=self.vocab_size,
+                temperature=self.temperature,
+                bits=bits,
+                with_entropy=with_entropy,
+            )
             if with_values and self.critic_trunk is not None:
-                critic = _forward(self.critic_trunk, ids, kept, hidden=True, logits_to_keep=1)
-                hidden = critic.hidden_states[-1]
-            elif shared:
-                hidden = output.hidden_states[-1]
-        logits = output.logits[:, :-1, : self.vocab_size].float() / self.temperature
-        tokens, acted = ids[:, -width:], kept[:, -width:]
-        normaliser = logits.logsumexp(-1)
-        logprobs = (logits.gather(-1, tokens[..., None])[..., 0] - normaliser) * acted
-        with torch.set_grad_enabled(with_entropy and torch.is_grad_enabled()):
-            probabilities = (logits - normaliser[..., None]).exp()
-            entropy = (normaliser - (probabilities * logits).sum(-1)) * acted
-        values = torch.zeros(len(ids), width + 1, device=ids.device)
+                output = forward_trunk(self.critic_trunk, self.critic_trunk, packing)
+                hidden = output.last_hidden_state.flatten(0, 1)
+        values = torch.zeros(len(input_ids), steps + 1, device=input_ids.device)
         if with_values:
-            values = self.value_head(hidden[:, -width - 1 :].float())[..., 0]
-        columns = input_ids.shape[1] - start
+            states = hidden[torch.cat([packing.reads, packing.ends])].float()
+            values = packing.per_state(self.value_head(states)[:, 0], steps + 1)
         return Evaluation(
-            _widened(logprobs, columns), _widened(entropy, columns), _widened(values, columns + 1)
+            packing.per_token(logprobs, steps), packing.per_token(entropy, steps), values
         )
 
     @torch.no_grad()
@@ -290,7 +358,8 @@ class CausalLMPolicy(nn.Module):
         """Return the policy as it stands before training, to be kept close to.
 
         With LoRA it is the same model with the adapters off, no second copy in memory;
-        otherwise a frozen copy.
+        otherwise a frozen copy, which shares with the policy the memory of the layers that
+        `trainable_layers` leaves as they are.
         """
         if self.lora is not None:
             return CausalLMReference(
@@ -299,7 +368,7 @@ class CausalLMPolicy(nn.Module):
                 bfloat16=self.use_bfloat16,
                 frozen=self.without_adapters,
             )
-        frozen = copy.deepcopy(self.model).requires_grad_(False)
+        frozen = copy_sharing_frozen(self.model).requires_grad_(False)
         return CausalLMReference(frozen, temperature=self.temperature, bfloat16=self.use_bfloat16)
 
     def trainable_parameters(self, *, critic_only: bool = False) -> list[nn.Parameter]:
@@ -347,6 +416,7 @@ class CausalLMPolicy(nn.Module):
             CheckpointError: if the file is of a critic of another shape.
         """
         tensors = load_file(path, device=str(self.device))
+        tensors = trunk_only(tensors, base_model(self.model).base_model_prefix)
         own = {k: v for k, v in self.state_dict().items() if not k.startswith("model.")}
         if self.critic_trunk is None:  # a separate critic's head still serves a shared one
             tensors = {k: v for k, v in tensors.items() if k in own}
@@ -357,45 +427,6 @@ class CausalLMPolicy(nn.Module):
                 'another shape; load it with the critic="..." it was saved with'
             )
         self.load_state_dict(tensors, strict=False)
-
-
-def _with_adapters(model: Any, lora: LoRAConfig) -> Any:
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
-
-    adapters = LoraConfig(
-        r=lora.r,
-        lora_alpha=cast(Any, lora.alpha),  # annotated int, used as a float
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        # peft draws from torch's global generator; the adapters begin the same every time.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            torch.default_generator.manual_seed(0)
-            # peft 0.21 reads a name that transformers 5 renamed.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            return get_peft_model(model, adapters)
-    except ValueError as error:
-        raise ModelError(f"this model cannot be given LoRA adapters: {error}") from error
-
-
-def _forward(model: Any, ids: Tensor, mask: Tensor, *, hidden: bool, logits_to_keep: int) -> Any:
-    return model(
-        input_ids=ids,
-        attention_mask=mask.long(),
-        position_ids=positions(mask),
-        use_cache=False,
-        output_hidden_states=hidden,
-        logits_to_keep=logits_to_keep,
-    )
-
-
-def _widened(values: Tensor, columns: int) -> Tensor:
-    """Pad with zeros on the right to the environment's full width."""
-    return nn.functional.pad(values, (0, columns - values.shape[1]))
 
 
 def _save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:

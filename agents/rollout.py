@@ -1,43 +1,54 @@
 """The rollout: whole episodes, through the vector environment's own `step`.
 
-A wave resets every row and steps until every row has ended. A row that has ended is
-reset by the environment (or here, where autoreset is disabled) and fed a filler token;
-its new episode cannot spend its budget before the wave ends, so no filler is ever
-scored, and the next wave's reset discards it. Ended rows leave the policy's batch.
+Batching is continuous: a row whose episode ends takes the next one at once, while the
+others go on. Which episodes are counted is decided when they begin (`EpisodeFeed`), and
+each of them is finished, so that short answers are not over-represented.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
+from agents.decode_batch import DecodeBatch, PolicyMask, Sampled
+from agents.episode_feed import EpisodeFeed, filler_token
 from agents.policy import CausalLMPolicy
-from textenvs.decoding import DecodeState
-from textenvs.errors import ConfigError
+from agents.rollout_metrics import failure_counts, term_metrics
+from textenvs.decoding import kept_casts
 from textenvs.types import Prompt
-from textenvs.vector_infos import row_info
-from textenvs.wrappers.reference_kl import KLShaping, find_shaping
+from textenvs.wrappers.reference_kl import KLShaping, VectorReferenceKL
 
-COMPACT_BELOW = 0.75
-"""The decode batch is compacted when fewer of its rows than this are still alive."""
+__all__ = [
+    "PolicyMask",
+    "Rollout",
+    "collect",
+    "failure_counts",
+    "filler_token",
+    "term_metrics",
+]
 
 
 @dataclass
 class Rollout:
-    """N whole episodes.
+    """N whole episodes in the order in which they began, groups together.
 
     Attributes:
         input_ids: int64 [N, P + T].
         attention_mask: int8 [N, P + T].
         start: P.
-        logprobs: float32 [N, T], log pi as sampled.
+        logprobs: float32 [N, T], log pi as sampled, among the tokens that were allowed. The
+            cache rounds otherwise than a pass over the whole answer does, and in bfloat16
+            by more, so an update that needs ratios of 1 computes them again.
         rewards: float64 [N, T], what the environment paid with each token.
+        groups: int64 [N]; episodes with equal numbers answer one prompt drawn together.
         infos: The final info of each episode.
         prompts: The prompt of each episode.
+        allowed: uint8 [N, T, ceil(V / 8)], the tokens that could be sampled, as
+            `np.packbits` packs them along the vocabulary (all bits set where no token was
+            acted); None where nothing was masked.
     """
 
     input_ids: np.ndarray
@@ -45,8 +56,10 @@ class Rollout:
     start: int
     logprobs: np.ndarray
     rewards: np.ndarray
+    groups: np.ndarray
     infos: list[dict[str, Any]] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
+    allowed: np.ndarray | None = None
 
     @property
     def mask(self) -> np.ndarray:
@@ -73,65 +86,61 @@ class Rollout:
                 rewards[row, len(shares) - 1] -= info["task_reward"]
         return rewards
 
-    @classmethod
-    def joined(cls, parts: list["Rollout"]) -> "Rollout":
-        """Return the episodes of several waves as one rollout."""
-        return cls(
-            np.concatenate([p.input_ids for p in parts]),
-            np.concatenate([p.attention_mask for p in parts]),
-            parts[0].start,
-            np.concatenate([p.logprobs for p in parts]),
-            np.concatenate([p.rewards for p in parts]),
-            [info for p in parts for info in p.infos],
-            [prompt for p in parts for prompt in p.prompts],
+    def settle(self, shaping: KLShaping) -> None:
+        """Charge the KL of all episodes at once, as the environment does one by one."""
+        observation = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        last = self.lengths - 1
+        for row, kl in enumerate(shaping.settle(observation)):
+            self.infos[row] = {**self.infos[row], "kl": kl}
+            self.rewards[row, last[row]] += sum(kl["terms"])
+
+
+class RolloutBuilder:
+    """Fills the arrays of a rollout, token by token."""
+
+    def __init__(self, feed: EpisodeFeed, episodes: int) -> None:
+        """Make room for episodes of the environment behind a feed."""
+        start, budget = feed.env.batch.num_prompt_columns, feed.env.batch.max_new_tokens
+        self.feed = feed
+        self.rollout = Rollout(
+            input_ids=np.full((episodes, start + budget), feed.env.tokenizer.pad_id, np.int64),
+            attention_mask=np.zeros((episodes, start + budget), np.int8),
+            start=start,
+            logprobs=np.zeros((episodes, budget), np.float32),
+            rewards=np.zeros((episodes, budget)),
+            groups=np.arange(episodes) // feed.group_size,
+            infos=[{} for _ in range(episodes)],
+            prompts=[],
         )
+        self._lengths = np.zeros(episodes, np.int64)
 
+    def begin(self, rows: np.ndarray) -> None:
+        """Note the prompts of the rows that begin an episode; rows come in episode order."""
+        numbers = self.feed.numbers[rows]
+        self.rollout.input_ids[numbers] = self.feed.observation["input_ids"][rows]
+        self.rollout.attention_mask[numbers] = self.feed.observation["attention_mask"][rows]
+        self.rollout.prompts += [self.feed.prompt(row) for row in rows.tolist()]
 
-def term_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the mean of each reward term, weighted and raw, and how often it was scored.
+    def add(self, sampled: Sampled, numbers: np.ndarray, rewards: np.ndarray) -> None:
+        """Note one token of each row that plays.
 
-    Args:
-        infos: The final info of each scored episode.
-
-    Returns:
-        For each term that any of them scored: `reward/NAME`, the mean over all episodes of
-        what it added to the total (nothing where its gate was shut); `reward_raw/NAME`, the
-        mean score of the episodes it scored; `reward_scored/NAME`, their share.
-    """
-    metrics = {}
-    for name in dict.fromkeys(name for info in infos for name in info["reward_raw"]):
-        weighted = [info["reward_terms"].get(name, 0.0) for info in infos]
-        raw = [info["reward_raw"][name] for info in infos if name in info["reward_raw"]]
-        metrics[f"reward/{name}"] = float(np.mean(weighted))
-        metrics[f"reward_raw/{name}"] = float(np.mean(raw))
-        metrics[f"reward_scored/{name}"] = len(raw) / len(infos)
-    return metrics
-
-
-def failure_counts(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return how many episodes a guarded reward failed on, in all and by kind.
-
-    Args:
-        infos: The final info of each episode.
-    """
-    kinds = Counter(info["reward_failure"] for info in infos if "reward_failure" in info)
-    by_kind = {f"failures/{kind}": float(count) for kind, count in sorted(kinds.items())}
-    return {"failures": float(kinds.total()), **by_kind}
-
-
-def filler_token(venv: VectorEnv) -> int:
-    """Return a token that ends no episode: neither EOS nor part of a stop string.
-
-    Raises:
-        ConfigError: if the vocabulary has none.
-    """
-    env: Any = venv.unwrapped
-    text = "".join(env.batch.stop)
-    for token in range(env.tokenizer.vocab_size):
-        if token != env.tokenizer.eos_id and token != env.tokenizer.pad_id:
-            if not set(env.tokenizer.decode([token])) & set(text):
-                return token
-    raise ConfigError("every token of the vocabulary could end an episode; nothing can fill a row")
+        Args:
+            sampled: The tokens.
+            numbers: int64 [A], the episodes they belong to.
+            rewards: float64 [A].
+        """
+        rollout, at = self.rollout, self._lengths[numbers]
+        rollout.input_ids[numbers, rollout.start + at] = sampled.tokens
+        rollout.attention_mask[numbers, rollout.start + at] = 1
+        rollout.logprobs[numbers, at] = sampled.logprobs
+        rollout.rewards[numbers, at] = rewards
+        if sampled.allowed is not None:
+            packed = np.packbits(sampled.allowed, axis=-1)
+            if rollout.allowed is None:
+                shape = (*rollout.logprobs.shape, packed.shape[-1])
+                rollout.allowed = np.full(shape, 255, np.uint8)
+            rollout.allowed[numbers, at] = packed
+        self._lengths[numbers] += 1
 
 
 def collect(
@@ -139,77 +148,61 @@ def collect(
     venv: VectorEnv,
     *,
     generator: torch.Generator,
-    waves: int = 1,
+    episodes: int | None = None,
+    token_mask: PolicyMask | None = None,
 ) -> Rollout:
-    """Return `waves` times `venv.num_envs` episodes, each sampled by the policy as it is.
+    """Return whole episodes, each sampled by the policy as it is.
+
+    Rows play side by side. Episodes are begun until there are `episodes` of them, and every
+    one that was begun is finished and returned. So whether an episode is returned does not
+    depend on how it goes; taking the first that finish would prefer short answers. All rows
+    of a group (`samples_per_prompt`) begin each of its prompts together, so that the prompt
+    is computed once.
+
+    The environment steps, and so rewards are computed, outside autocast and with autograd
+    as the caller has it.
 
     Args:
         policy: Acts.
-        venv: A `TextVectorEnv`, possibly wrapped in `VectorReferenceKL`.
+        venv: A `TextVectorEnv`, possibly wrapped (`VectorReferenceKL`, `VectorActionMask`).
         generator: Where the policy's chance comes from.
-        waves: Episodes a row.
+        episodes: How many; a multiple of `samples_per_prompt`, not necessarily of the rows.
+            None asks for one a row.
+        token_mask: Restricts the sampling further than the environment's action masks do.
+            Where the two have no token in common, the environment's mask holds alone.
+
+    Raises:
+        ConfigError: if the episodes are not whole groups, or no token can fill a row.
     """
-    return Rollout.joined([_wave(policy, venv, generator) for _ in range(waves)])
+    episodes = venv.num_envs if episodes is None else episodes
+    feed = EpisodeFeed(venv, episodes)
+    batch = DecodeBatch(policy, generator, token_mask)
+    builder = RolloutBuilder(feed, episodes)
+    # What wraps the shaping may look at the KL of each episode, so only the outermost can wait.
+    shaping = venv.shaping if isinstance(venv, VectorReferenceKL) else None
+    waiting = shaping is not None and shaping.can_defer
+    with kept_casts(policy.use_bfloat16, policy.device):
+        with shaping.deferred() if shaping is not None else nullcontext():
+            _play(feed, batch, builder)
+    if shaping is not None and waiting:
+        builder.rollout.settle(shaping)
+    return builder.rollout
 
 
-@torch.no_grad()
-def _wave(policy: CausalLMPolicy, venv: VectorEnv, generator: torch.Generator) -> Rollout:
-    env: Any = venv.unwrapped
-    budget, start = env.batch.max_new_tokens, env.batch.num_prompt_columns
-    shaping = find_shaping(venv)
-    filler = filler_token(venv)
-    mode = venv.metadata["autoreset_mode"]
-    observation, _ = venv.reset()
-    rollout = Rollout(
-        observation["input_ids"].copy(),
-        observation["attention_mask"].copy(),
-        start,
-        np.zeros((venv.num_envs, budget), np.float32),
-        np.zeros((venv.num_envs, budget)),
-        [{} for _ in range(venv.num_envs)],
-        list(env.batch.current),
-    )
-    alive = np.arange(venv.num_envs)
-    batch = alive  # rows in the policy's decode batch; one that ended says nothing used
-    state: DecodeState | None = None
-    for t in range(budget):
-        ids = torch.from_numpy(rollout.input_ids[batch]).to(policy.device)
-        mask = torch.from_numpy(rollout.attention_mask[batch]).to(policy.device)
-        acted = policy.act(ids, mask, state, generator=generator)
-        state = acted.state
-        living = np.isin(batch, alive)
-        tokens = np.full(venv.num_envs, filler, np.int64)
-        tokens[alive] = acted.tokens.cpu().numpy()[living]
-        logprobs = np.zeros(venv.num_envs, np.float32)
-        logprobs[alive] = acted.logprobs.cpu().numpy()[living]
-        _, rewards, terminated, truncated, info = venv.step(_action(shaping, tokens, logprobs))
-        rollout.input_ids[alive, start + t] = tokens[alive]
-        rollout.attention_mask[alive, start + t] = 1
-        rollout.logprobs[alive, t] = logprobs[alive]
-        rollout.rewards[alive, t] = rewards[alive]
-        over = (terminated | truncated)[alive]
-        finals = info["final_info"] if over.any() and mode is AutoresetMode.SAME_STEP else info
-        for row in alive[over]:
-            rollout.infos[row] = row_info(finals, int(row))
-        if over.any() and mode is AutoresetMode.DISABLED and not over.all():
-            done = np.zeros(venv.num_envs, bool)
-            done[alive[over]] = True
-            venv.reset(options={"reset_mask": done})
-        alive = alive[~over]
-        if not len(alive):
-            break
-        if len(alive) < COMPACT_BELOW * len(batch):
-            kept = torch.from_numpy(np.flatnonzero(np.isin(batch, alive))).to(policy.device)
-            state, batch = state.select(kept), alive
-    return rollout
-
-
-def _action(shaping: KLShaping | None, tokens: np.ndarray, logprobs: np.ndarray) -> Any:
-    if shaping is None or not shaping.policy_logprob:
-        return tokens
-    if shaping.estimator == "full":
-        raise ConfigError(
-            "the rollout gives the log-probability of the sampled token, not of the whole "
-            'vocabulary; use the estimator "k1", "k2" or "k3"'
-        )
-    return {"token": tokens, "logprob": np.minimum(logprobs, 0.0).astype(np.float32)}
+def _play(feed: EpisodeFeed, batch: DecodeBatch, builder: RolloutBuilder) -> None:
+    """Sample and step until every episode that was begun has ended."""
+    rows = feed.venv.num_envs
+    ended, fresh = np.zeros(0, np.int64), feed.begin()
+    tokens = np.full(rows, feed.filler, np.int64)
+    logprobs = np.zeros(rows, np.float32)
+    while (feed.numbers >= 0).any():
+        builder.begin(fresh)
+        batch.update(ended, fresh)
+        feed.prepare()
+        sampled = batch.sample(feed.observation, feed.allowed())
+        tokens[sampled.rows], logprobs[sampled.rows] = sampled.tokens, sampled.logprobs
+        numbers = feed.numbers.copy()
+        rewards, ended, finals, fresh = feed.step(tokens, logprobs)
+        builder.add(sampled, numbers[sampled.rows], rewards[sampled.rows])
+        for number, info in zip(numbers[ended].tolist(), finals, strict=True):
+            builder.rollout.infos[number] = info

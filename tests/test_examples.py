@@ -60,3 +60,9 @@ def test_a_custom_reward_is_audited_and_trained_with() -> None:
     printed = run("custom_reward.py", "200")
     assert "sound: True" in printed
     assert "reward 0." in printed
+
+
+def test_an_agent_of_ones_own_learns_in_under_sixty_lines() -> None:
+    before, after = (line.partition("mean=")[2] for line in run("own_agent.py").splitlines())
+    assert float(before.split(",")[0]) < 0.1 < 0.4 < float(after.split(",")[0])
+    assert len((EXAMPLES / "own_agent.py").read_text(encoding="utf-8").splitlines()) < 60

@@ -1,116 +1,18 @@
-"""Cached decoding of a causal language model over a text environment's observations.
-
-A cache column is an observation column, and every row has its own newest column, so
-rows may begin, end and be reset independently of each other: what a vector environment
-does in any of its autoreset modes.
-"""
+"""Cached decoding of a causal language model over a text environment's observations."""
 
 import inspect
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from textenvs.errors import ModelError
+from textenvs.row_cache import DecodeState
 
-
-class Cursor:
-    """Where the current forward pass writes: set by the decoder, read by every layer."""
-
-    rows: Tensor
-    start: int
-    columns: Tensor | None
-    width: int
-    shape: tuple[int, int]
-
-
-class RowCacheLayer(CacheLayerMixin):
-    """Keys and values [B, heads, columns, size], written at each row's own column."""
-
-    is_sliding = False
-
-    def __init__(self, cursor: Cursor) -> None:
-        """Share the decoder's cursor."""
-        super().__init__()
-        self.cursor = cursor
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate all columns at once, in the type the model computes in."""
-        rows, columns = self.cursor.shape
-        for name, states in (("keys", key_states), ("values", value_states)):
-            shape = (rows, states.shape[1], columns, states.shape[3])
-            setattr(self, name, states.new_zeros(shape))
-        self.is_initialized = True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Write the new states; return what the new queries may look at."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
-        cursor = self.cursor
-        if cursor.columns is None:  # prefill: nothing earlier is cached for these rows
-            stop = cursor.start + key_states.shape[2]
-            self.keys[cursor.rows, :, cursor.start : stop] = key_states
-            self.values[cursor.rows, :, cursor.start : stop] = value_states
-            return key_states, value_states
-        self.keys[cursor.rows, :, cursor.columns] = key_states[:, :, 0]
-        self.values[cursor.rows, :, cursor.columns] = value_states[:, :, 0]
-        return self.keys[:, :, : cursor.width], self.values[:, :, : cursor.width]
-
-    def get_seq_length(self) -> int:
-        """Return 0: positions and masks are always given explicitly."""
-        return 0
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return (length, offset); unused, since masks are given explicitly."""
-        return query_length, 0
-
-    def get_max_length(self) -> int:
-        """Return the number of columns."""
-        return self.cursor.shape[1]
-
-
-@dataclass
-class DecodeState:
-    """The cache of B rows; opaque to callers, passed from call to call."""
-
-    cache: Cache
-    cursor: Cursor
-    offset: int
-    """First observation column that is cached."""
-
-    @property
-    def layers(self) -> list["RowCacheLayer"]:
-        """The layers of the cache, all of our own kind."""
-        return cast("list[RowCacheLayer]", self.cache.layers)
-
-    def select(self, rows: Tensor) -> "DecodeState":
-        """Return the state of some rows only, in the order given."""
-        cursor = Cursor()
-        cursor.shape = (len(rows), self.cursor.shape[1])
-        layers: list[Any] = []
-        for layer in self.layers:
-            kept = RowCacheLayer(cursor)
-            if layer.keys is not None and layer.values is not None:
-                kept.keys, kept.values = layer.keys[rows], layer.values[rows]
-                kept.is_initialized = True
-            layers.append(kept)
-        return DecodeState(Cache(layers=layers), cursor, self.offset)
-
-    def grow_left(self, offset: int) -> None:
-        """Add empty columns on the left, for a prompt longer than any before."""
-        added = self.offset - offset
-        for layer in self.layers:
-            if layer.keys is not None and layer.values is not None:
-                layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, added, 0))
-                layer.values = torch.nn.functional.pad(layer.values, (0, 0, added, 0))
-        rows, columns = self.cursor.shape
-        self.cursor.shape, self.offset = (rows, columns + added), offset
+PREFILL_TOKENS = {"cpu": 1536}
+"""Tokens that one prefill pass holds: on a CPU, what stays in its cache."""
+PREFILL_TOKENS_ELSEWHERE = 65_536
 
 
 class NextToken(NamedTuple):
@@ -153,66 +55,97 @@ class CachedDecoder:
     ) -> NextToken:
         """Return the logits of the token after each row's newest one.
 
+        Fresh rows with the same tokens are computed once, and what is cached of them is
+        copied to each.
+
         Args:
             input_ids: int64 [B, P + T], an observation.
             attention_mask: [B, P + T].
-            state: Of the call before; None starts anew.
+            state: Of the call before, changed in place; None starts anew.
             fresh: bool [B], rows whose episode has just begun, so that the cache knows
-                nothing of them; every other row has grown by exactly one token.
+                nothing of them; every other row has grown by at most one token.
         """
-        mask = attention_mask.bool()
-        newest = mask.shape[1] - 1 - mask.flip(1).int().argmax(1)
+        rows = torch.arange(len(input_ids), device=input_ids.device)
+        begun = rows if state is None else rows[:0]
         if state is None:
-            state = self._new_state(mask)
-            fresh = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
-        with autocast(self.bfloat16, mask.device):
-            logits = None
-            if fresh is not None and bool(fresh.any()):
-                rows = fresh.nonzero()[:, 0]
-                logits = self._prefill(input_ids, mask, newest, rows, state)
-                if len(rows) == len(mask):
+            state = self._new_state(attention_mask)
+        else:
+            state.follow(attention_mask)
+            if fresh is not None:
+                begun = fresh.nonzero()[:, 0]
+        with autocast(self.bfloat16, input_ids.device):
+            if len(begun):
+                logits = self._prefill(input_ids[begun], attention_mask[begun].bool(), begun, state)
+                if len(begun) == len(rows):
                     return NextToken(logits, state)
             # A fresh row decodes its newest token once more, with the same result.
-            return NextToken(self._decode(input_ids, mask, newest, state), state)
+            return NextToken(self._decode(input_ids, attention_mask, rows, state), state)
 
-    def _new_state(self, mask: Tensor) -> DecodeState:
-        offset = int(mask.int().argmax(1).min())
-        cursor = Cursor()
-        cursor.shape = (len(mask), mask.shape[1] - offset)
-        layers: list[Any] = [RowCacheLayer(cursor) for _ in range(num_layers(self.model))]
-        return DecodeState(Cache(layers=layers), cursor, offset)
+    def _new_state(self, attention_mask: Tensor) -> DecodeState:
+        rows, columns = attention_mask.shape
+        offset = int(attention_mask.bool().int().argmax(1).min())
+        return DecodeState.empty(
+            (rows, columns - offset),
+            offset,
+            layers=num_layers(self.model),
+            # Attention would round them at every step, were they kept in float32.
+            dtype=torch.bfloat16 if self.bfloat16 else None,
+            device=attention_mask.device,
+        )
 
-    def _prefill(
-        self, input_ids: Tensor, mask: Tensor, newest: Tensor, rows: Tensor, state: DecodeState
-    ) -> Tensor:
-        """Fill the cache of `rows` with all their tokens; return their next logits."""
-        first = int(mask[rows].int().argmax(1).min())
-        if first < state.offset:
-            state.grow_left(first)
-        stop = int(newest[rows].max()) + 1
-        ids, keys = input_ids[rows, first:stop], mask[rows, first:stop]
-        cursor = state.cursor
-        cursor.rows, cursor.start, cursor.columns = rows, first - state.offset, None
-        length = stop - first
+    def _prefill(self, ids: Tensor, mask: Tensor, rows: Tensor, state: DecodeState) -> Tensor:
+        """Fill the cache of `rows` with all their tokens; return their next logits, [n, V].
+
+        Args:
+            ids: int64 [n, P + T].
+            mask: bool [n, P + T].
+            rows: int64 [n].
+            state: Changed in place.
+        """
+        first = mask.int().argmax(1)
+        newest = mask.shape[1] - 1 - mask.flip(1).int().argmax(1)
+        state.newest[rows], state.position[rows] = newest, mask.sum(1) - 1
+        state.grow_left(int(first.min()))
+        distinct, copies = distinct_rows(ids, mask)
+        # The longest come first, so that a pass holds few columns of padding.
+        by_length = first[distinct].argsort(stable=True)
+        distinct, copies = distinct[by_length], by_length.argsort()[copies]
+        budget = PREFILL_TOKENS.get(ids.device.type, PREFILL_TOKENS_ELSEWHERE)
+        said, done = [], 0
+        while done < len(distinct):
+            begin = int(first[distinct[done]])
+            part = distinct[done : done + max(1, budget // (int(newest.max()) + 1 - begin))]
+            stop = int(newest[part].max()) + 1
+            members = ((copies >= done) & (copies < done + len(part))).nonzero()[:, 0]
+            members = members[copies[members].argsort(stable=True)]
+            state.cursor.aim_prefill(rows[members], copies[members] - done, begin - state.offset)
+            kept = stop - int(newest[part].min())
+            logits = self._forward_prompts(
+                ids[part, begin:stop], mask[part, begin:stop], kept, state
+            )
+            said.append(
+                logits[torch.arange(len(part), device=ids.device), newest[part] - stop + kept]
+            )
+            done += len(part)
+        return torch.cat(said)[copies]
+
+    def _forward_prompts(self, ids: Tensor, keys: Tensor, kept: int, state: DecodeState) -> Tensor:
+        length = ids.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
         # A padding query may look at itself: a softmax over nothing would be NaN, and
         # NaN keys would spread to every later token.
         itself = torch.eye(length, dtype=torch.bool, device=ids.device)
         allowed = (causal & keys[:, None, None, :]) | itself
-        kept = stop - int(newest[rows].min())
-        logits = self._forward(ids, allowed, positions(keys), state, kept)
-        return logits[torch.arange(len(rows), device=ids.device), newest[rows] - stop + kept]
+        return self._forward(ids, allowed, positions(keys), state, kept)
 
     def _decode(
-        self, input_ids: Tensor, mask: Tensor, newest: Tensor, state: DecodeState
+        self, input_ids: Tensor, attention_mask: Tensor, rows: Tensor, state: DecodeState
     ) -> Tensor:
-        rows = torch.arange(len(mask), device=mask.device)
-        width = int(newest.max()) + 1 - state.offset
-        cursor = state.cursor
-        cursor.rows, cursor.columns, cursor.width = rows, newest - state.offset, width
-        allowed = mask[:, None, None, state.offset : state.offset + width]
-        position = mask.sum(1, keepdim=True) - 1
-        return self._forward(input_ids[rows, newest][:, None], allowed, position, state, 1)[:, -1]
+        width = int(state.newest.max()) + 1 - state.offset
+        state.cursor.aim_decode(rows, state.newest - state.offset, width)
+        keys = attention_mask[:, None, None, state.offset : state.offset + width].bool()
+        tokens = input_ids[rows, state.newest]
+        return self._forward(tokens[:, None], keys, state.position[:, None], state, 1)[:, -1]
 
     def _forward(
         self, ids: Tensor, allowed: Tensor, position: Tensor, state: DecodeState, kept: int
@@ -226,6 +159,22 @@ class CachedDecoder:
             logits_to_keep=kept,
         )
         return output.logits[..., : self.vocab_size].float()
+
+
+def distinct_rows(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the rows that hold the same tokens in the same columns.
+
+    Args:
+        ids: int64 [n, C].
+        mask: bool [n, C], the columns that count.
+
+    Returns:
+        The first row of each kind, int64 [U], and the kind of each row, int64 [n].
+    """
+    _, kinds = torch.where(mask, ids, -1).unique(dim=0, return_inverse=True)
+    numbers = torch.arange(len(ids), device=ids.device)
+    firsts = numbers.new_full((int(kinds.max()) + 1,), len(ids))
+    return firsts.scatter_reduce_(0, kinds, numbers, "amin"), kinds
 
 
 def positions(mask: Tensor) -> Tensor:
@@ -251,14 +200,24 @@ def autocast(bfloat16: bool, device: torch.device) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext()
 
 
+def kept_casts(bfloat16: bool, device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which a model's weights are cast to bfloat16 once, not at every pass.
+
+    autocast forgets its casts when the outermost context is left. This is an outer context
+    in which autocast is off, so whatever else runs inside computes as it would without.
+    Weights must not change inside; frozen ones (below LoRA adapters) are still cast anew.
+    """
+    return torch.autocast(device.type, enabled=False) if bfloat16 else nullcontext()
+
+
 def check_model(model: Any, vocab_size: int) -> None:
     """Refuse a model that cannot act in the environment.
 
     Raises:
         ModelError: if it cannot be given positions, or knows fewer tokens than needed.
     """
-    is_peft = "get_base_model" in dir(type(model))
-    base = model.get_base_model() if is_peft else model
+    unwrapped = getattr(type(model), "get_base_model", None)  # a peft model has it
+    base = model if unwrapped is None else unwrapped(model)
     if "position_ids" not in inspect.signature(base.forward).parameters:
         raise ModelError(
             f"{type(base).__name__} takes no position_ids, which left-padded prompts need; "

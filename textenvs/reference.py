@@ -9,9 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textenvs.decoding import CachedDecoder, DecodeState, autocast, positions
+from textenvs.decoding import CachedDecoder, autocast, positions
 from textenvs.errors import ModelError
 from textenvs.models import has_fast_bfloat16, shared_causal_lm
+from textenvs.row_cache import DecodeState
+from textenvs.teacher_forcing.logit_head import find_logit_head
+from textenvs.teacher_forcing.micro_batches import micro_batches
+from textenvs.teacher_forcing.packing import pack
+from textenvs.teacher_forcing.scoring import prompt_groups, score_completions
+from textenvs.teacher_forcing.trunk import hidden_size, longest_shareable
+
+TOKENS_PER_PASS = 4096
+"""Tokens of one pass over finished episodes, prompts that are shared counted once."""
 
 
 @runtime_checkable
@@ -67,6 +76,7 @@ class CausalLMReference:
         self._start = 0
         self._decoder: CachedDecoder | None = None
         self._state: DecodeState | None = None
+        self._head = find_logit_head(self.model)
 
     def bind(self, num_prompt_columns: int, vocab_size: int) -> None:
         """Learn the shape of the observations.
@@ -93,13 +103,33 @@ class CausalLMReference:
             attention_mask: [N, P + T].
         """
         ids, mask = self._tensors(input_ids, attention_mask)
-        completion = mask[:, self._start :]
-        logits, width = self._completion_logits(ids, mask)
-        tokens = ids[:, self._start :][:, :width]
-        picked = logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
-        result = torch.zeros(completion.shape, device=ids.device)
-        result[:, :width] = picked * completion[:, :width]
+        result = torch.zeros(len(ids), ids.shape[1] - self._start, device=ids.device)
+        groups = prompt_groups(ids, mask, self._start)
+        every = torch.arange(len(ids), device=ids.device)
+        for rows in micro_batches(mask, self._start, every, groups, TOKENS_PER_PASS):
+            result[rows] = self._logprobs(ids[rows], mask[rows])
         return result.cpu().numpy()
+
+    @torch.no_grad()
+    def _logprobs(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return float32 [n, T] of one micro-batch; a prompt that neighbours share is read once."""
+        packing = pack(
+            ids,
+            mask,
+            self._start,
+            hidden_size=hidden_size(self.model),
+            shareable=longest_shareable(self.model),
+        )
+        with self.frozen(), autocast(self.bfloat16, ids.device):
+            scored = score_completions(
+                self.model,
+                self._head,
+                packing,
+                vocab_size=self.decoder.vocab_size,
+                temperature=self.temperature,
+                with_entropy=False,
+            )
+        return packing.per_token(scored.logprobs, ids.shape[1] - self._start)
 
     def completion_distributions(
         self, input_ids: np.ndarray, attention_mask: np.ndarray

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.auditing import show_audit
 from agents.cli import main
-from agents.console import Console
+from agents.command_line.auditing import show_audit
+from agents.command_line.console import Console
 from textenvs.audit import Report, Row
 
 QA = "textenvs/ContextQA-v0"

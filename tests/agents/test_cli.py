@@ -1,12 +1,15 @@
 """The command line: what it prints, what it refuses, what it leaves behind."""
 
 import json
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from agents.cli import main
-from agents.cli_config import TrainSettings, from_toml, read_settings
+from agents.command_line.catalogue import LEARNERS, find_learner
+from agents.command_line.settings import TrainSettings, from_toml, read_settings
 from agents.runs import RunFolder, free_folder
 from textenvs.errors import ConfigError, UnknownNameError
 
@@ -91,6 +94,126 @@ def test_train_writes_a_run_folder_and_evaluate_reads_it(
     words = ["--resume", model, "--updates", "3", "--eval-prompts", "0", "--num-envs", "4"]
     assert main(["train", *SMALL, *words]) == 0
     assert (Path("runs/train-0-2") / "checkpoints" / "step-3").is_dir()
+
+
+TINY = ("--updates", "1", "--num-envs", "4", "--eval-prompts", "0")
+
+
+@pytest.mark.parametrize("agent", [name for name in LEARNERS if name != "PPO"])
+def test_any_built_in_agent_trains_and_resumes(
+    agent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--agent", agent, *SMALL, "--num-envs", "4", "--eval-prompts", "0"]
+    given = ["-a", "learning_rate=1e-3", "-a", "anneal=false"]
+    assert main([*words, *given, "--updates", "1", "--out", "first"]) == 0
+    settings = tomllib.loads(Path("first/config.toml").read_text())
+    assert {"learning_rate=0.001", "anneal=false", "batch_size=32"} <= set(settings["agent_option"])
+    grouped = any(option == "samples_per_prompt=4" for option in settings["option"])
+    assert grouped == find_learner(agent).needs_groups
+    assert "ppo" not in settings
+
+    saved = Path("first/checkpoints/step-1")
+    assert main([*words, "--resume", str(saved), "--updates", "2", "--out", "second"]) == 0
+    lines = Path("second/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["update"] for line in lines] == [2]
+    assert json.loads(lines[0])["learning_rate"] == 1e-3
+    capsys.readouterr()
+    assert main(["train", *SMALL, "--resume", str(saved), *TINY]) == 2
+    assert f"was saved by {agent}, not by PPO; add --agent {agent}" in capsys.readouterr().err
+    assert main([*words, "--resume", str(saved), "-a", "batch_size=2"]) == 2
+    assert "goes on with the settings it was saved with" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_settings_that_can_be_read_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["train", "--agent", "GRPO", "-a", "loss_type=dapo", "-a", "max-grad-norm=none"]
+    assert main([*words, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert 'loss_type=\\"dapo\\"' in printed and "samples_per_prompt=8" in printed
+    Path("again.toml").write_text(printed)
+    assert main(["train", "--config", "again.toml", "--dry-run"]) == 0
+    assert capsys.readouterr().out == printed
+    assert main(["train", "-a", "clip_range=0.3", "--ppo.n-epochs", "2", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "clip_range = 0.3" in printed and "n_epochs = 2" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--agent", "RLO"], "Did you mean 'RLOO'"),
+        (["--agent", "mine.Agent"], "given as module:Class"),
+        (["--agent", "no_such_module:Agent"], "there is no module 'no_such_module'"),
+        (["--agent", "RLOO", "-a", "clip_rnge=0.1"], "Did you mean 'clip_range'"),
+        (["--agent", "RLOO", "-a", "clip_range=-1"], "clip_range must be above 0, got -1"),
+        (["--agent", "RLOO", "-a", "n_epochs=two"], "n_epochs must be int, got 'two'"),
+        (["--agent", "GRPO", "-a", "loss_type=grop"], "loss_type must be 'grpo' or 'dapo'"),
+        (["--agent", "RLOO", "-a", "n_epochs"], "an option is name=value"),
+        (["--agent", "RLOO", "--ppo.n-epochs", "2"], "leave out --ppo"),
+        (["--agent", "RLOO", "--num-envs", "7"], "num_envs must be a multiple of 2"),
+        (["--agent", "RLOO", "-o", "samples_per_prompt=1"], "compares several answers"),
+    ],
+)
+def test_a_mistake_about_the_agent_gets_a_remedy_and_code_2(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *SMALL, *words]) == 2
+    assert expected in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+OWN_AGENT = """
+import json
+from pathlib import Path
+import numpy as np
+
+class Guesser:
+    def __init__(self, env, *, seed, steps=2):
+        self.env, self.steps = env, steps
+        self.random = np.random.default_rng(seed)
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return self.random.integers(2, 12, len(observation["input_ids"])), None
+    def learn(self, total_timesteps, callback=None):
+        for step in range(self.steps):
+            if callback is not None and callback({"score": step / 2}) is False:
+                break
+        return self
+    def save(self, path):
+        Path(path).write_text(json.dumps({"steps": self.steps}))
+
+class Mute(Guesser):
+    predict = None
+    def learn(self, total_timesteps):
+        return self
+"""
+
+
+def test_an_agent_of_ones_own_trains(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("guessing.py").write_text(OWN_AGENT)
+    own = ["train", "--env", "textenvs/TokenBandit-v0", "--num-envs", "4"]
+    words = [*own, "--agent", "guessing:Guesser", "--eval-prompts", "5"]
+    assert main([*words, "-a", "steps=3", "--out", "mine"]) == 0
+    assert "update 3  score 1.000" in capsys.readouterr().out
+    assert json.loads(Path("mine/checkpoints/final").read_text()) == {"steps": 3}
+    summary = json.loads(Path("mine/manifest.json").read_text())["summary"]
+    assert set(summary) == {"before", "after"} and "regret" in summary["after"]
+    assert main([*words, "--updates", "1", "--out", "short"]) == 0
+    assert len(Path("short/metrics.jsonl").read_text().splitlines()) == 1
+    mute = [*own, "--agent", "guessing:Mute"]
+    assert main([*mute, "--eval-prompts", "0", "--out", "mute"]) == 0
+    capsys.readouterr()
+    for wrong, expected in (
+        (mute, "has no predict"),
+        ([*words, "-a", "stps=3"], "Did you mean 'steps'"),
+        ([*words, "--kl-coef", "0.1"], "brings its own model; leave out --kl-coef"),
+        ([*words, "--resume", "mine"], "has no load(path, env)"),
+    ):
+        assert main(wrong) == 2
+        assert expected in capsys.readouterr().err
 
 
 def test_sft_saves_a_model() -> None:

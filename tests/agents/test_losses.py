@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from agents.losses import answer_loss, policy_loss, value_loss
+from agents.losses import answer_loss, kl_loss, policy_loss, value_loss
+from textenvs.errors import UnknownNameError
 
 
 def surrogate(ratios, advantages, mask=None, **options):  # type: ignore[no-untyped-def]
@@ -90,3 +91,42 @@ def test_answer_loss() -> None:
     logprobs = torch.tensor([[-1.0, -3.0, -50.0]])
     assert answer_loss(logprobs, torch.tensor([[True, True, False]])).item() == 2.0
     assert answer_loss(logprobs, torch.zeros(1, 3, dtype=torch.bool)).item() == 0.0
+
+
+def test_an_upper_clip_of_its_own() -> None:
+    """min(r A, clip(r) A) with the ratio held in [0.8, 1.4]."""
+    found, gradient = surrogate([1.3, 1.5, 0.7], [1.0, 1.0, -1.0], clip_range_high=0.4)
+    assert found.loss.item() == pytest.approx((-1.3 - 1.4 + 0.8) / 3)
+    assert gradient == pytest.approx([-1.3 / 3, 0.0, 0.0])
+    assert found.clip_fraction.item() == pytest.approx(2 / 3)
+
+
+def test_a_count_for_each_row() -> None:
+    """Two rows of one and of three tokens weigh alike when each is divided by its own."""
+    ratios = torch.ones(2, 3, dtype=torch.float64)
+    mask = torch.tensor([[True, False, False], [True, True, True]])
+    advantages = torch.tensor([[4.0, 9.0, 9.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    counts = 2 * mask.sum(1, keepdim=True)
+    found = policy_loss(ratios.log(), ratios.log(), advantages, mask, clip_range=0.2, count=counts)
+    assert found.loss.item() == pytest.approx(-(4.0 + 1.0) / 2)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_kl_in_the_loss_by_hand(estimator: str) -> None:
+    ours = torch.tensor([[-1.0, -0.5, -9.0]], dtype=torch.float64, requires_grad=True)
+    theirs = torch.tensor([[-1.5, -0.25, -1.0]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False]])
+    d = [0.5, -0.25]
+    value = {"k2": [x * x / 2 for x in d], "k3": [math.exp(-x) - 1 + x for x in d]}[estimator]
+    slope = {"k2": d, "k3": [1 - math.exp(-x) for x in d]}[estimator]
+    found = kl_loss(ours, theirs, mask, estimator=estimator, count=mask.sum())
+    found.backward()
+    assert found.item() == pytest.approx(sum(value) / 2)
+    assert ours.grad is not None
+    assert ours.grad[0].tolist() == pytest.approx([slope[0] / 2, slope[1] / 2, 0.0])
+
+
+def test_k1_is_no_loss() -> None:
+    one = torch.zeros(1, 1)
+    with pytest.raises(UnknownNameError, match="k2"):
+        kl_loss(one, one, one.bool(), estimator="k1", count=torch.tensor(1))

@@ -13,12 +13,13 @@ from gymnasium.vector import AutoresetMode
 from agents.config import LoRAConfig, PPOConfig
 from agents.policy import CausalLMPolicy
 from agents.ppo import PPO
+from agents.token_rewards import token_rewards
 from textenvs.errors import ConfigError, ModelError
 from textenvs.kl import KLCoefficient
 from textenvs.reference import CausalLMReference
 from textenvs.wrappers.reference_kl import VectorReferenceKL
 
-QUICK = PPOConfig(learning_rate=1e-2, n_epochs=2, batch_size=16, micro_batch_size=16)
+QUICK = PPOConfig(learning_rate=1e-2, n_epochs=2, batch_size=16)
 Make = Callable[..., Any]
 
 
@@ -87,18 +88,19 @@ def test_one_update_from_several_waves(make_agent: Make) -> None:
     metrics = agent.step()
     assert metrics["episodes"] == 12
     assert agent.num_timesteps == metrics["timesteps"] == pytest.approx(12 * metrics["length"])
-    with pytest.raises(ConfigError, match="a multiple of the environment's 4 rows, got 6"):
-        make_agent(4, rollout_episodes=6)
+    assert make_agent(4, rollout_episodes=6).step()["episodes"] == 6
 
 
 @pytest.mark.parametrize("ent_coef", [0.0, 0.1])
 def test_accumulated_gradients_equal_one_pass(ent_coef: float, make_agent: Make) -> None:
     gradients = []
-    for size in (8, 3, 1):
-        agent = make_agent(8, micro_batch_size=size, max_grad_norm=None, ent_coef=ent_coef)
+    for tokens in (4096, 30, 1):
+        agent = make_agent(8, micro_batch_tokens=tokens, max_grad_norm=None, ent_coef=ent_coef)
         agent.policy.value_head.weight.data.fill_(0.1)
         rollout = collected(agent)
         batch, _ = agent.prepare(rollout)
+        parts = len(agent._micro_batches(batch, torch.arange(8)))
+        assert parts == {4096: 1, 1: 8}.get(tokens, parts) and (tokens == 4096 or parts > 1)
         agent._optimizer_step(batch, torch.arange(8))
         gradients.append([p.grad.clone() for p in agent.parameters if p.grad is not None])
     assert len(gradients[0]) > 10 and any(g.abs().max() > 1e-3 for g in gradients[0])
@@ -124,8 +126,8 @@ def test_missing_eos_penalty(make_agent: Make) -> None:
     rollout = collected(plain)
     for row, info in enumerate(rollout.infos):
         info["finish_reason"] = "length" if row % 2 else "eos"
-    free, _ = plain._rewards(rollout, rollout.logprobs)
-    paid, _ = charged._rewards(rollout, rollout.logprobs)
+    free = token_rewards(rollout, rollout.logprobs, None, plain.config).rewards
+    paid = token_rewards(rollout, rollout.logprobs, None, charged.config).rewards
     expected = np.zeros_like(free)
     last = rollout.lengths - 1
     expected[np.arange(8), last] = np.where(np.arange(8) % 2, -2.5, 0.0)
@@ -135,7 +137,7 @@ def test_missing_eos_penalty(make_agent: Make) -> None:
 def test_reward_clip_bounds_the_score_alone(make_agent: Make) -> None:
     agent = make_agent(8, reward=lambda prompt, completion: 7.0, reward_clip=1.5)
     rollout = collected(agent)
-    rewards, _ = agent._rewards(rollout, rollout.logprobs)
+    rewards = token_rewards(rollout, rollout.logprobs, None, agent.config).rewards
     np.testing.assert_allclose(rewards.sum(1), np.full(8, 1.5))
 
 
@@ -225,7 +227,8 @@ def test_kl_reward_is_whole_whoever_pays(
     )
     agent = PPO(agent.policy, venv, QUICK)
     rollout = collected(agent)
-    rewards, kl = agent._rewards(rollout, rollout.logprobs)
+    earned = token_rewards(rollout, rollout.logprobs, agent.shaping, agent.config)
+    rewards, kl = earned.rewards, earned.sequence_kl
     theirs = reference.completion_logprobs(rollout.input_ids, rollout.attention_mask)
     expected = -0.5 * (rollout.logprobs - theirs)
     for row, info in enumerate(rollout.infos):

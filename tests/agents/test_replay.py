@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from agents.cli import main
+from agents.command_line.episode_sample import EpisodeSample
 from agents.config import PPOConfig
-from agents.episode_sample import EpisodeSample
 from agents.ppo import PPO
 from textenvs.errors import ConfigError
 from textenvs.recording import read_episodes

@@ -1,5 +1,6 @@
 """Rewards that spread over the tokens, terms behind gates, rewards with state: in PPO."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from agents.config import PPOConfig
 from agents.policy import CausalLMPolicy
 from agents.ppo import PPO
 from agents.rollout import Rollout, collect, term_metrics
+from agents.token_rewards import TokenRewards, token_rewards
+from textenvs.kl import kl_estimate
 from textenvs.reference import CausalLMReference
 from textenvs.rewards import BaseReward, Gate, PotentialShaping, RunningNormalised, reward
 from textenvs.types import Episode, Prompt
@@ -24,7 +27,7 @@ Make = Callable[..., Any]
 
 def low(token: int) -> float:
     """What one token earns, whatever the others are."""
-    return float(2 <= token < 50)
+    return float(2 <= token < 100)
 
 
 @reward(per_token=True, name="low")
@@ -45,7 +48,7 @@ def make_agent(make_policy: Make, make_venv: Make) -> Make:
         venv = make_venv(8, reward=task, **options)
         if kl is not None:
             venv = VectorReferenceKL(venv, **kl)
-        return PPO(make_policy(), venv, config, seed=0)
+        return PPO(make_policy(), venv, config, seed=1)
 
     return make
 
@@ -54,11 +57,15 @@ def gathered(agent: PPO) -> Rollout:
     return collect(agent.policy, agent.env, generator=agent.generator)
 
 
+def earned(agent: PPO, rollout: Rollout) -> TokenRewards:
+    return token_rewards(rollout, rollout.logprobs, agent.shaping, agent.config)
+
+
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_each_token_is_paid_its_share_once(mode: AutoresetMode, make_agent: Make) -> None:
     agent = make_agent(along, autoreset_mode=mode)
     rollout = gathered(agent)
-    rewards, _ = agent._rewards(rollout, rollout.logprobs)
+    rewards = earned(agent, rollout).rewards
     tokens = rollout.input_ids[:, rollout.start :]
     expected = np.vectorize(low)(tokens) * rollout.mask
     np.testing.assert_allclose(rewards, expected, atol=1e-12)
@@ -87,7 +94,7 @@ def test_shares_and_kl_terms_are_both_paid(timing: str, make_agent: Make, make_m
     reference = CausalLMReference(make_model(seed=5), bfloat16=False)
     agent = make_agent(along, kl={"reference": reference, "coef": 0.5, "timing": timing})
     rollout = gathered(agent)
-    rewards, _ = agent._rewards(rollout, rollout.logprobs)
+    rewards = earned(agent, rollout).rewards
     theirs = reference.completion_logprobs(rollout.input_ids, rollout.attention_mask)
     shares = np.vectorize(low)(rollout.input_ids[:, rollout.start :]) * rollout.mask
     expected = shares - 0.5 * (rollout.logprobs - theirs) * rollout.mask
@@ -98,11 +105,87 @@ def test_penalty_and_clip_are_laid_on_the_last_token(make_agent: Make) -> None:
     config = PPOConfig(reward_clip=0.5, missing_eos_penalty=2.0)
     agent = make_agent(along, config)
     rollout = gathered(agent)
-    rewards, _ = agent._rewards(rollout, rollout.logprobs)
+    rewards = earned(agent, rollout).rewards
     score = np.array([info["task_reward"] for info in rollout.infos])
     cut = np.array([info["finish_reason"] == "length" for info in rollout.infos])
     assert cut.any() and (score > 0.5).any()
     np.testing.assert_allclose(rewards.sum(1), np.clip(score, -0.5, 0.5) - 2.0 * cut)
+
+
+@pytest.mark.parametrize(("way", "charged"), [("subtract", -1.5), ("replace", -2.0)])
+def test_a_missing_eos_is_charged_on_top_or_instead(
+    way: str, charged: float, make_agent: Make
+) -> None:
+    agent = make_agent(
+        reward(lambda prompt, completion: 0.5),
+        PPOConfig(missing_eos_penalty=2.0, missing_eos=way),
+    )
+    rollout = gathered(agent)
+    for row, info in enumerate(rollout.infos):
+        info["finish_reason"] = "length" if row % 2 else "eos"
+    assert earned(agent, rollout).scores.tolist() == [0.5, charged] * 4
+
+
+def test_whitened_rewards_keep_their_mean_and_lose_their_scale(make_agent: Make) -> None:
+    changed = dataclasses.replace(CONFIG, whiten_rewards=True)
+    raw, white = make_agent(along), make_agent(along, changed)
+    rollout = gathered(raw)
+    one, two = raw.prepare(rollout)[0], white.prepare(rollout)[0]
+    spread, mean = one.rewards[one.mask].std(), one.rewards[one.mask].mean()
+    assert spread < 0.9
+    assert two.rewards[two.mask].std().item() == pytest.approx(1.0, abs=1e-4)
+    expected = (one.rewards[one.mask] - mean) / spread + mean
+    torch.testing.assert_close(two.rewards[two.mask], expected)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "full"])
+@pytest.mark.parametrize("timing", ["step", "episode"])
+def test_every_estimator_of_the_kl_in_the_reward(
+    estimator: Any, timing: str, make_agent: Make, make_model: Make
+) -> None:
+    reference = CausalLMReference(make_model(seed=5), bfloat16=False)
+    config = dataclasses.replace(CONFIG, kl_estimator=estimator)
+    agent = make_agent(along, config, {"reference": reference, "coef": 0.5, "timing": timing})
+    rollout = gathered(agent)
+    batch, _ = agent.prepare(rollout)
+    ask = (rollout.input_ids, rollout.attention_mask)
+    if estimator == "full":
+        ours = CausalLMReference(agent.policy.model, bfloat16=False)
+        ours.bind(rollout.start, agent.policy.vocab_size)
+        pair = ours.completion_distributions(*ask), reference.completion_distributions(*ask)
+    else:
+        pair = batch.logprobs.numpy(), reference.completion_logprobs(*ask)
+    kl = kl_estimate(*pair, estimator) * rollout.mask
+    shares = np.vectorize(low)(rollout.input_ids[:, rollout.start :]) * rollout.mask
+    np.testing.assert_allclose(batch.rewards.numpy(), shares - 0.5 * kl, atol=1e-4)
+    assert np.abs(kl).max() > 0.01
+
+
+def test_kl_clip_bounds_the_term_of_a_token(make_agent: Make, make_model: Make) -> None:
+    reference = CausalLMReference(make_model(seed=5), bfloat16=False)
+    kl = {"reference": reference, "coef": 1.0}
+    free = make_agent(along, CONFIG, kl)
+    rollout = gathered(free)
+    loose = earned(free, rollout).rewards
+    tight = make_agent(along, dataclasses.replace(CONFIG, kl_clip=0.05), kl)
+    bounded = earned(tight, rollout).rewards
+    shares = rollout.credited - loose
+    base = np.vectorize(low)(rollout.input_ids[:, rollout.start :]) * rollout.mask
+    assert np.abs(base - loose).max() > 0.06 and shares.any()
+    assert np.abs(base - bounded).max() == pytest.approx(0.05)
+
+
+def test_a_kl_in_the_loss_is_not_in_the_reward(make_agent: Make, make_model: Make) -> None:
+    reference = CausalLMReference(make_model(seed=5), bfloat16=False)
+    config = dataclasses.replace(CONFIG, kl_in="loss", kl_estimator="k3")
+    agent = make_agent(along, config, {"reference": reference, "coef": 0.5})
+    rollout = gathered(agent)
+    batch, metrics = agent.prepare(rollout)
+    shares = np.vectorize(low)(rollout.input_ids[:, rollout.start :]) * rollout.mask
+    np.testing.assert_allclose(batch.rewards.numpy(), shares, atol=1e-5)
+    theirs = reference.completion_logprobs(rollout.input_ids, rollout.attention_mask)
+    np.testing.assert_allclose(batch.reference_logprobs, theirs, atol=1e-5)
+    assert metrics["kl"] == pytest.approx((batch.logprobs.numpy() - theirs).sum(1).mean(), abs=1e-3)
 
 
 def test_an_unscored_episode_spreads_nothing(make_agent: Make) -> None:

@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-_ADAPTERS = ("sb3",)
+_ADAPTERS = ("sb3", "trl")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,7 +1,8 @@
 """Reference-KL shaping of the reward, for one environment and for a batch of them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
 
 import gymnasium as gym
@@ -55,6 +56,7 @@ class KLShaping:
         self.estimator = cast(Estimator, estimator)
         self.start, self.vocab_size = num_prompt_columns, vocab_size
         self.seconds = 0.0  # spent in the reference, for whoever reports it
+        self.is_deferred = False
         self.fresh = np.ones(rows, bool)
         self.given: list[list[Any]] = [[] for _ in range(rows)]
         self.seen: list[list[Any]] = [[] for _ in range(rows)]
@@ -77,6 +79,36 @@ class KLShaping:
         if self.estimator == "full":
             spaces["logprobs"] = box(-np.inf, 0.0, (self.vocab_size,), np.float32)
         return gym.spaces.Dict(spaces)
+
+    @property
+    def can_defer(self) -> bool:
+        """Whether nothing but the finished episodes is needed to charge them."""
+        return self.timing == "episode" and not self.policy_logprob
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Charge nothing while the context lasts: whoever steps calls `settle` afterwards.
+
+        Episodes that end one by one cost the reference a pass each, and every time the whole
+        prompt; many at once share both. Without effect where `can_defer` is false.
+        """
+        self.is_deferred = self.can_defer
+        try:
+            yield
+        finally:
+            self.is_deferred = False
+
+    def settle(self, observation: Observation) -> list[dict[str, Any]]:
+        """Return `info["kl"]` of episodes that ended while charging was deferred.
+
+        Args:
+            observation: The last observation of each, [N, P + T].
+        """
+        told = self._asked(observation)
+        return [
+            self._info(0, reference, ids)
+            for reference, ids in zip(told, observation["input_ids"], strict=True)
+        ]
 
     def begin(self, row: int) -> None:
         """Forget a row's episode."""
@@ -140,17 +172,10 @@ class KLShaping:
 
     def episodes(self, observation: Observation, rows: list[int]) -> dict[int, dict[str, Any]]:
         """Return `info["kl"]` of rows whose last observation this is, [N, P + T]."""
-        lengths = observation["attention_mask"][:, self.start :].sum(1, dtype=np.int64)
         if self.timing == "step":
             told = [np.array(self.seen[row]) for row in rows]
         else:
-            ask = self.reference.completion_logprobs
-            if self.estimator == "full":
-                ask = self.reference.completion_distributions
-            began = time.perf_counter()
-            table = ask(observation["input_ids"], observation["attention_mask"])
-            self.seconds += time.perf_counter() - began
-            told = [table[i, :n].astype(np.float64) for i, n in enumerate(lengths)]
+            told = self._asked(observation)
         infos = {
             row: self._info(row, reference, observation["input_ids"][i])
             for i, (row, reference) in enumerate(zip(rows, told, strict=True))
@@ -166,6 +191,17 @@ class KLShaping:
             ]
             self.coefficient.update(float(np.mean(kl)), len(kl))
         return infos
+
+    def _asked(self, observation: Observation) -> list[np.ndarray]:
+        """Return what the reference says of finished episodes, float64 [T_i] or [T_i, V] each."""
+        ask = self.reference.completion_logprobs
+        if self.estimator == "full":
+            ask = self.reference.completion_distributions
+        began = time.perf_counter()
+        table = ask(observation["input_ids"], observation["attention_mask"])
+        self.seconds += time.perf_counter() - began
+        lengths = observation["attention_mask"][:, self.start :].sum(1, dtype=np.int64)
+        return [table[i, :n].astype(np.float64) for i, n in enumerate(lengths)]
 
     def _info(self, row: int, reference: np.ndarray, input_ids: np.ndarray) -> dict[str, Any]:
         # Step by step, beta may have moved since a token was paid for.
@@ -367,7 +403,7 @@ class VectorReferenceKL(VectorWrapper):
         for row in np.flatnonzero(self._over).tolist():
             self.shaping.begin(row)
         ended = terminated | truncated
-        if ended.any():
+        if ended.any() and not self.shaping.is_deferred:
             self._charge(observation, rewards, ended, info, whole=picked is None)
         self._over = ended if self._mode is not AutoresetMode.SAME_STEP else np.zeros_like(ended)
         self._observation = observation

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import tomli_w
 import tyro
 
 from agents.config import Critic, PPOConfig, SFTConfig
@@ -17,6 +18,8 @@ Settings = TypeVar("Settings")
 Options = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 DEFAULT_ENV = "textenvs/ContextSelect-v0"
+NONE = "none"
+"""No value, where a setting may have none; TOML has no word for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +39,24 @@ class EnvSettings:
 
     def options(self) -> dict[str, Any]:
         """Return the options as keyword arguments; values are read as TOML, else as text."""
-        parsed = dict(_parse_option(text) for text in self.option)
+        parsed = parse_options(self.option)
         return parsed if self.prompts is None else {"corpus": self.prompts, **parsed}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings(EnvSettings):
-    """Train a language model by PPO against an environment.
+    """Train a language model against an environment, by PPO or any other agent.
 
     Attributes:
+        agent: PPO, GRPO, RLOO, REINFORCE, A2C, NLPO, ExpertIteration, OnlineDPO, or a class
+            of your own as module:Class. Agents that compare several answers to a prompt
+            draw 8 of each, or as many as -o samples_per_prompt=N says.
+        agent_option: A setting of the agent as name=value, e.g. -a learning_rate=1e-5; may
+            be repeated. PPO has --ppo.* as well.
         model: "tiny-lm", "smollm2-135m", a Hugging Face folder, a hub name.
         out: Run folder; by default runs/train-SEED.
         timesteps: Tokens to act in all.
-        updates: Stop after so many PPO updates instead.
+        updates: Stop after so many updates instead.
         num_envs: Completions sampled side by side.
         kl_coef: Coefficient of the KL to the model as it was before training.
         kl_target: Adapt the coefficient to this KL, in nats a completion.
@@ -64,6 +72,8 @@ class TrainSettings(EnvSettings):
         ppo: Settings of PPO.
     """
 
+    agent: str = "PPO"
+    agent_option: Annotated[Options, tyro.conf.arg(aliases=["-a"])] = ()
     model: str = "tiny-lm"
     out: Path | None = None
     timesteps: int = 200_000
@@ -205,7 +215,47 @@ def from_toml(kind: type[Settings], path: Path) -> Settings:
     return _build(kind, table, where=str(path))
 
 
+def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
+    """Return a settings dataclass with some values replaced, checked like those of a file.
+
+    Args:
+        config: The dataclass.
+        options: Name -> value, as `parse_options` reads them.
+        where: What the options are of, for messages.
+
+    Raises:
+        ConfigError: if a value is of a wrong type or out of range.
+        UnknownNameError: if a name is no setting.
+    """
+    return dataclasses.replace(config, **_values(type(config), options, where))
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `name=value` texts; they are read as TOML, else as text.
+
+    Raises:
+        ConfigError: if a text has no name or no "=".
+    """
+    return dict(_parse_option(text) for text in texts)
+
+
+def write_options(config: Any) -> tuple[str, ...]:
+    """Return all settings of a dataclass as `name=value`, as `with_options` reads them."""
+    return tuple(
+        f"{field.name}={_option_text(getattr(config, field.name))}"
+        for field in dataclasses.fields(config)
+    )
+
+
+def _option_text(value: Any) -> str:
+    return NONE if value is None else tomli_w.dumps({"v": value}).partition("=")[2].strip()
+
+
 def _build(kind: Any, table: Mapping[str, Any], where: str) -> Any:
+    return kind(**_values(kind, table, where))
+
+
+def _values(kind: Any, table: Mapping[str, Any], where: str) -> dict[str, Any]:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     values = {}
@@ -214,7 +264,7 @@ def _build(kind: Any, table: Mapping[str, Any], where: str) -> Any:
         if name not in fields:
             raise UnknownNameError(f"setting in {where}", key, fields)
         values[name] = _value(hints[name], value, f"{where}: {name}")
-    return kind(**values)
+    return values
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -222,8 +272,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must be a table, got {value!r}")
         return _build(hint, value, where)
-    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    choices = typing.get_args(hint) if union else (hint,)
     for choice in choices:
+        if choice is type(None) and isinstance(value, str) and value.lower() == NONE:
+            return None
         if choice is Path and isinstance(value, str):
             return Path(value)
         if choice is float and isinstance(value, int) and not isinstance(value, bool):
@@ -235,8 +288,16 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if isinstance(choice, type) and isinstance(value, choice):
             if not (isinstance(value, bool) and choice is not bool):
                 return value
-    names = " or ".join(str(getattr(c, "__name__", c)) for c in choices if c is not type(None))
+    names = " or ".join(_type_name(choice) for choice in choices)
     raise ConfigError(f"{where} must be {names}, got {value!r}")
+
+
+def _type_name(hint: Any) -> str:
+    if hint is type(None):
+        return NONE
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    return str(getattr(hint, "__name__", hint))
 
 
 def _parse_option(text: str) -> tuple[str, Any]:

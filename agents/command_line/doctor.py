@@ -9,7 +9,7 @@ from pathlib import Path
 
 from textenvs.plugins import PLUGIN_FAULTS
 
-OWN = Path(__file__).resolve().parent
+OWN = Path(__file__).resolve().parents[1]
 NEEDED = ("gymnasium", "numpy", "tokenizers", "rapidfuzz", "rich", "jinja2", "tyro")
 FOR_AGENTS = ("torch", "transformers", "peft", "safetensors", "scipy", "stable_baselines3")
 OPTIONAL = {

@@ -11,9 +11,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 import textenvs
-from agents.cli_config import DEFAULT_ENV, EnvSettings
-from agents.console import Console
-from agents.doctor import examine
+from agents.command_line.console import Console
+from agents.command_line.doctor import examine
+from agents.command_line.settings import DEFAULT_ENV, EnvSettings
 from textenvs.errors import UnknownNameError
 from textenvs.plugins import PLUGIN_FAULTS
 from textenvs.registration import describe

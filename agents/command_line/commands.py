@@ -1,7 +1,9 @@
 """`textenvs train`, `sft`, `evaluate` and `demo`: settings in, run folder out."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +12,11 @@ import tomli_w
 import torch
 from transformers.utils import logging as transformers_logging
 
-from agents.cli_config import (
+from agents.command_line.catalogue import find_learner, takes_callback, takes_policy
+from agents.command_line.console import Console, metrics_table
+from agents.command_line.episode_sample import EpisodeSample
+from agents.command_line.inspection import require_id
+from agents.command_line.settings import (
     DemoSettings,
     EnvSettings,
     EvaluateSettings,
@@ -18,24 +24,28 @@ from agents.cli_config import (
     TrainSettings,
     read_settings,
 )
-from agents.console import Console, metrics_table
-from agents.episode_sample import EpisodeSample
+from agents.command_line.training import held_out_options, make_agent, resolve
 from agents.evaluation import Answer, answer_prompts, summarise
 from agents.fine_tuning import sft
-from agents.inspection import require_id
 from agents.policy import CausalLMPolicy
-from agents.ppo import PPO
 from agents.runs import RunFolder, free_folder, plain, write_text
 from textenvs.errors import ConfigError
-from textenvs.kl import KLCoefficient
 from textenvs.models import model_folder
-from textenvs.wrappers.reference_kl import VectorReferenceKL
 
 # The commands show their own progress; a library's bars would tear it.
 transformers_logging.disable_progress_bar()
 
 HELD_OUT = "Held-out prompts, greedy, 95% intervals"
-SECONDS = ("seconds_rollout", "seconds_reference", "seconds_update")
+SHOWN = {
+    "timesteps": "tokens {:.0f}",
+    "score": "score {:.3f}",
+    "kl": "KL {:.2f}",
+    "entropy": "entropy {:.2f}",
+    "seconds_rollout": "seconds: rollout {:.2f},",
+    "seconds_reference": "reference {:.2f},",
+    "seconds_update": "update {:.2f}",
+}
+"""Metric -> how the line of an update shows it."""
 
 
 def _resolved(settings: Any, dry_run: bool, console: Console) -> bool:
@@ -59,62 +69,87 @@ def _held_out(
 
 
 def train(arguments: Sequence[str], console: Console) -> int:
-    """Train a model by PPO, with the KL to where it began."""
+    """Train a model with the agent that was asked for, and keep a run folder."""
     settings, dry_run = read_settings(TrainSettings, arguments, command="train")
-    if _resolved(settings, dry_run, console):
+    learner = find_learner(settings.agent)
+    settings = resolve(settings, learner)
+    told = dataclasses.asdict(settings)
+    if settings.agent_option or not takes_policy(learner):
+        del told["ppo"]  # the settings of an agent that is not trained
+    if _resolved(told, dry_run, console):
         return 0
-    run = RunFolder(settings.out or free_folder(f"train-{settings.seed}"), settings)
-    options = _options(settings, settings.model)
-    venv = gym.make_vec(settings.env, num_envs=settings.num_envs, **options)
-    policy = CausalLMPolicy.from_pretrained(
-        settings.model,
-        critic=settings.critic,
-        lora=settings.lora,
-        temperature=settings.temperature,
-    )
-    if settings.kl_coef > 0:
-        coefficient = KLCoefficient(settings.kl_coef, target=settings.kl_target)
-        venv = VectorReferenceKL(venv, policy.reference(), coefficient, timing=settings.kl_timing)
-    if settings.resume is not None:
-        agent = PPO.load(settings.resume, venv)
-    else:
-        agent = PPO(policy, venv, settings.ppo, seed=settings.seed)
-    if settings.record_episodes:
+    agent, venv = make_agent(settings, learner)
+    run = RunFolder(settings.out or free_folder(f"train-{settings.seed}"), told)
+    if settings.record_episodes and takes_policy(learner):
         agent.recorder = EpisodeSample(run.episodes, venv, settings.record_episodes)
     table = {}
-    if settings.eval_prompts:
-        answers = _held_out(agent, settings, options, settings.eval_prompts, settings.num_envs)
-        table["before"] = summarise(answers)
-    _learn(agent, settings, run, console)
-    last = agent.save(run.checkpoint(agent.num_updates))
-    if settings.eval_prompts:
-        answers = _held_out(agent, settings, options, settings.eval_prompts, settings.num_envs)
-        table["after"] = summarise(answers)
+    options = held_out_options(settings, learner)
+
+    def judge(stage: str) -> None:
+        if settings.eval_prompts:
+            answers = _held_out(agent, settings, options, settings.eval_prompts, settings.num_envs)
+            table[stage] = summarise(answers)
+
+    judge("before")
+    if takes_policy(learner):
+        _learn(agent, settings, run, console)
+        last = agent.save(run.checkpoint(agent.num_updates))
+    else:
+        last = _learn_own(agent, settings, run, console)
+    judge("after")
+    if table:
         console.print(metrics_table(HELD_OUT, table, _shown(table)))
     run.finish({stage: {n: list(v) for n, v in row.items()} for stage, row in table.items()})
     console.say(f"Run folder: {run.path}\nModel: {last}")
     return 0
 
 
-def _learn(agent: PPO, settings: TrainSettings, run: RunFolder, console: Console) -> None:
+def _learn(agent: Any, settings: TrainSettings, run: RunFolder, console: Console) -> None:
     """Train, one line an update: what was learned and where the time went."""
 
     def log(metrics: Mapping[str, float]) -> bool:
         run.log(metrics)
-        kl = f"  KL {metrics['kl']:.2f}" if "kl" in metrics else ""
-        rollout, reference, update = (metrics[name] for name in SECONDS)
-        console.say(
-            f"update {agent.num_updates}  tokens {agent.num_timesteps}  "
-            f"score {metrics.get('score', float('nan')):.3f}{kl}  "
-            f"entropy {metrics['entropy']:.2f}  seconds: rollout {rollout:.2f}, "
-            f"reference {reference:.2f}, update {update:.2f}"
-        )
+        console.say(_line(agent.num_updates, metrics))
         every = settings.save_every
         if every and agent.num_updates % every == 0:
             agent.save(run.checkpoint(agent.num_updates))
         return settings.updates is None or agent.num_updates < settings.updates
 
     agent.learn(settings.timesteps, log, reset_num_timesteps=settings.resume is None)
+
+
+def _learn_own(agent: Any, settings: TrainSettings, run: RunFolder, console: Console) -> Path:
+    """Train an agent that brings its own model; return where it saved itself.
+
+    Its callback, if it takes one, is given a mapping of numbers and may answer False.
+    """
+    updates = 0
+
+    def log(metrics: Mapping[str, float]) -> bool:
+        nonlocal updates
+        updates += 1
+        run.log(metrics)
+        console.say(_line(updates, metrics))
+        if settings.save_every and updates % settings.save_every == 0:
+            agent.save(str(run.checkpoint(updates)))
+        return settings.updates is None or updates < settings.updates
+
+    if takes_callback(type(agent)):
+        agent.learn(settings.timesteps, log)
+    else:
+        agent.learn(settings.timesteps)
+    path = run.path / "checkpoints" / "final"
+    agent.save(str(path))
+    return path
+
+
+def _line(update: int, metrics: Mapping[str, float]) -> str:
+    """Return the numbers of an update in one line; those that are missing are left out."""
+    words = [f"update {update}"]
+    for name, shown in SHOWN.items():
+        if name in metrics:
+            words.append(shown.format(metrics[name]))
+    return "  ".join(words)
 
 
 def fine_tune(arguments: Sequence[str], console: Console) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from agents.checking import STYLES, read_arguments, report_parser
-from agents.console import Console
+from agents.command_line.checking import STYLES, read_arguments, report_parser
+from agents.command_line.console import Console
 from agents.runs import write_text
 from textenvs.audit import Report, Row, audit
 from textenvs.audit.run import SAMPLED_PROMPTS

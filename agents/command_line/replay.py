@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from agents.cli_config import EnvSettings
-from agents.console import Console
+from agents.command_line.console import Console
+from agents.command_line.settings import EnvSettings
 from agents.runs import write_text
 from textenvs.rendering import visible
 from textenvs.replay import Difference, ReplayReport, replay

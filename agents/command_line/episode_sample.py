@@ -5,7 +5,7 @@ from typing import Any
 
 from gymnasium.vector import VectorEnv
 
-from agents.ppo import Batch
+from agents.batch import Batch
 from agents.rollout import Rollout
 from textenvs.errors import ConfigError
 from textenvs.recording import EpisodeRecord, Header, RecordingWriter

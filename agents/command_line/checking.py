@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from agents.cli_config import EnvSettings
-from agents.console import Console
+from agents.command_line.console import Console
+from agents.command_line.settings import EnvSettings
 from agents.runs import write_text
 from textenvs.checker import Report, check
 from textenvs.checker.run import SAMPLED_PROMPTS

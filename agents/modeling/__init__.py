@@ -1,0 +1,1 @@
+"""Parts of a policy: adapters, critics, what trains and what a copy may share, sampling."""

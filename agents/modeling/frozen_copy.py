@@ -1,0 +1,18 @@
+"""A policy or a model as it is now, kept while the original goes on learning."""
+
+import copy
+from typing import TypeVar
+
+from torch import nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def frozen_copy(module: Module) -> Module:
+    """Return a copy that does not learn.
+
+    Weights that are not trained are shared, not copied: of a model with LoRA adapters only
+    the adapters stand in memory twice.
+    """
+    shared = {id(p): p for p in module.parameters() if not p.requires_grad}
+    return copy.deepcopy(module, dict(shared)).requires_grad_(False)
