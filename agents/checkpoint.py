@@ -72,9 +72,14 @@ def save_training_state(agent: "OnPolicyAgent", path: Path) -> Path:
         "num_timesteps": agent.num_timesteps,
         "num_updates": agent.num_updates,
         "learning_rates": [group["lr"] for group in agent.optimizer.param_groups],
-        "critic": agent.policy.critic,
-        "temperature": agent.policy.temperature,
-        "bfloat16": agent.policy.use_bfloat16,
+        "policy": {
+            "critic": agent.policy.critic,
+            "temperature": agent.policy.temperature,
+            "bfloat16": agent.policy.use_bfloat16,
+            "trainable_layers": agent.policy.trainable_layers,
+            "gradient_checkpointing": agent.policy.gradient_checkpointing,
+            "compile": agent.policy.compiled,
+        },
         "lora": None if lora is None else dataclasses.asdict(lora),
         "base_model": agent.policy.source,
         "kl_coefficient": agent.shaping.coefficient.state_dict() if agent.shaping else None,
@@ -137,11 +142,7 @@ def policy_from_checkpoint(
             f"{path} has settings that this version does not know ({error}); begin anew from its "
             "weights with CausalLMPolicy.from_pretrained"
         ) from error
-    options = {
-        "critic": state["critic"],
-        "temperature": state["temperature"],
-        "bfloat16": state["bfloat16"],
-    }
+    options = state["policy"]
     if state["lora"] is None:
         policy = CausalLMPolicy.from_pretrained(path, **options)
     else:

@@ -85,7 +85,7 @@ class OnPolicyConfig:
     n_epochs: int = 1
     rollout_episodes: int | None = None
     batch_size: int = 32
-    micro_batch_tokens: int = 4096
+    micro_batch_tokens: int = 2048
     gamma: float = 1.0
     max_grad_norm: float | None = 1.0
     target_kl: float | None = None

@@ -320,11 +320,13 @@ class OnPolicyAgent:
         order = torch.randperm(len(members), generator=self.generator, device=device)
         batches: list[Tensor] = []
         filling: list[Tensor] = []
+        filled = 0
         for index in order.tolist():
             filling.append(members[index])
-            if sum(map(len, filling)) >= self.config.batch_size:
+            filled += len(members[index])
+            if filled >= self.config.batch_size:
                 batches.append(torch.cat(filling))
-                filling = []
+                filling, filled = [], 0
         return [*batches, torch.cat(filling)] if filling else batches
 
     def _optimizer_step(self, batch: Batch, rows: Tensor) -> dict[str, float]:

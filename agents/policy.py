@@ -90,6 +90,7 @@ class CausalLMPolicy(nn.Module):
         critic_from: str | Path | None = None,
         trainable_layers: int | None = None,
         gradient_checkpointing: bool = False,
+        compile: bool | str = False,
     ) -> None:
         """Wrap a model.
 
@@ -108,6 +109,9 @@ class CausalLMPolicy(nn.Module):
                 as many. `reference()` shares the frozen rest. None trains everything.
             gradient_checkpointing: Keep only the inputs of each block for the backward pass:
                 less memory, about a third more arithmetic, the same gradients.
+            compile: Compile the passes of `evaluate` with torch.compile: a quarter to a third
+                less time after a minute or so of compiling, at the first updates. A string
+                names another backend than "inductor". Sampling is not compiled.
 
         Raises:
             ConfigError: if the temperature is not above 0, a shared critic is to begin from a
@@ -150,10 +154,13 @@ class CausalLMPolicy(nn.Module):
         self.vocab_size = known if tokenizer is None else tokenizer.vocab_size
         if critic_from is not None:
             begin_from_reward_model(critic_from, self.critic_trunk, self.value_head, tokenizer)
+        self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
         if gradient_checkpointing:
             recompute_blocks(trunk_of(self.model))
             if self.critic_trunk is not None:
                 recompute_blocks(self.critic_trunk)
+        trunks = [trunk_of(self.model), self.critic_trunk]
+        self._forwards = [None if t is None else _forward_of(t, compile) for t in trunks]
         self.eval()
 
     @classmethod
@@ -168,6 +175,7 @@ class CausalLMPolicy(nn.Module):
         critic_from: str | Path | None = None,
         trainable_layers: int | None = None,
         gradient_checkpointing: bool = False,
+        compile: bool | str = False,
         device: str = "cpu",
     ) -> "CausalLMPolicy":
         """Load a policy from a model name or folder, with its value head where there is one.
@@ -181,6 +189,7 @@ class CausalLMPolicy(nn.Module):
             critic_from: As in the constructor; a value head in the folder has precedence.
             trainable_layers: As in the constructor.
             gradient_checkpointing: As in the constructor.
+            compile: As in the constructor.
             device: "cpu", "cuda", ...
 
         Raises:
@@ -202,6 +211,7 @@ class CausalLMPolicy(nn.Module):
             critic_from=critic_from,
             trainable_layers=trainable_layers,
             gradient_checkpointing=gradient_checkpointing,
+            compile=compile,
         )
         policy.source = str(name)
         head = Path(name) / VALUE_HEAD
@@ -306,9 +316,10 @@ class CausalLMPolicy(nn.Module):
                 temperature=self.temperature,
                 bits=bits,
                 with_entropy=with_entropy,
+                forward=self._forwards[0],
             )
             if with_values and self.critic_trunk is not None:
-                output = forward_trunk(self.critic_trunk, self.critic_trunk, packing)
+                output = forward_trunk(self.critic_trunk, self._forwards[1], packing)
                 hidden = output.last_hidden_state.flatten(0, 1)
         values = torch.zeros(len(input_ids), steps + 1, device=input_ids.device)
         if with_values:
@@ -439,3 +450,11 @@ def _save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
             return
         backend = AutoTokenizer.from_pretrained(tokenizer.name)
     backend.save_pretrained(folder)
+
+
+def _forward_of(trunk: nn.Module, compile: bool | str) -> Any:
+    """Return what is called to run a trunk over packed episodes, of any number and length."""
+    if not compile:
+        return trunk
+    backend = "inductor" if compile is True else compile
+    return torch.compile(trunk.forward, dynamic=True, backend=backend)

@@ -49,7 +49,7 @@ class Reinforce:
 
     def save(self, path):
         """Write the weights."""
-        torch.save(self.network.state_dict(), path)
+        np.savez(path, **{k: v.numpy() for k, v in self.network.state_dict().items()})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ OURS: dict[str, dict[str, Any]] = {
 """What differs from the defaults of each agent's config; `anneal` is off in all."""
 
 SB3_ENVS = 16
-SB3_SECONDS = 180.0
+SB3_SECONDS = 90.0
 """Stable-Baselines3 stops after so many seconds of training if it is not done by then."""
 
 SB3: dict[str, Any] = {

@@ -8,7 +8,7 @@ import stable_baselines3
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from agents.config import PPOConfig
+from agents.config import Critic, PPOConfig
 from agents.grpo import GRPO, GRPOConfig
 from agents.policy import CausalLMPolicy
 from agents.ppo import PPO
@@ -37,22 +37,24 @@ class Learner(NamedTuple):
         train: Trains a policy for `TOKENS` tokens.
         settings: What differs from the defaults, for the report.
         needed: The least share of J* that counts as reached; None where nothing is asked.
+        critic: "shared" or "separate", as in `CausalLMPolicy`.
     """
 
     label: str
     train: Train
     settings: Mapping[str, Any]
     needed: float | None = None
+    critic: Critic = "shared"
 
 
-def fresh_policy(vocab_size: int, seed: int) -> CausalLMPolicy:
+def fresh_policy(vocab_size: int, seed: int, critic: Critic = "shared") -> CausalLMPolicy:
     """Return an untrained float32 policy, the same for the same seed."""
     config = GPT2Config(
         vocab_size=vocab_size, n_positions=8, bos_token_id=1, eos_token_id=1, **MODEL
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CausalLMPolicy(GPT2LMHeadModel(config).eval(), bfloat16=False)
+        return CausalLMPolicy(GPT2LMHeadModel(config).eval(), critic=critic, bfloat16=False)
 
 
 def shaped_env(
@@ -69,6 +71,7 @@ def ours(
     rows: int = 256,
     samples_per_prompt: int = 1,
     needed: float | None = None,
+    critic: Critic = "shared",
     **settings: Any,
 ) -> Learner:
     """Return the row of a learner of `agents`.
@@ -79,6 +82,7 @@ def ours(
         rows: Episodes a rollout.
         samples_per_prompt: Answers to each prompt.
         needed: As in `Learner`.
+        critic: As in `Learner`.
         **settings: Of `config_class`, where they are not the defaults.
     """
     config = config_class(**settings)
@@ -87,11 +91,17 @@ def ours(
         venv = shaped_env(reference, beta, num_envs=rows, samples_per_prompt=samples_per_prompt)
         learner(policy, venv, config, seed=seed).learn(TOKENS)
 
-    shown = {"rows": rows, "samples_per_prompt": samples_per_prompt, **settings}
-    return Learner(learner.__name__, train, shown, needed)
+    shown: dict[str, Any] = {"num_envs": rows}
+    if learner.needs_groups:
+        shown["samples_per_prompt"] = samples_per_prompt
+    if learner.needs_critic:
+        shown["critic"] = critic
+    return Learner(learner.__name__, train, shown | settings, needed, critic)
 
 
-def theirs(algorithm: type[Any], *, rows: int, **settings: Any) -> Learner:
+def theirs(
+    algorithm: type[Any], *, rows: int, critic: Critic = "shared", **settings: Any
+) -> Learner:
     """Return the row of an algorithm of Stable-Baselines3, unmodified, on the same network.
 
     The environment pays it the reference's half of the KL token by token; the policy's half
@@ -109,8 +119,8 @@ def theirs(algorithm: type[Any], *, rows: int, **settings: Any) -> Learner:
             **settings,
         ).learn(TOKENS)
 
-    shown = {"num_envs": rows, "ent_coef": "beta", **settings}
-    return Learner(f"Stable-Baselines3 {algorithm.__name__}", train, shown)
+    shown = {"num_envs": rows, "critic": critic, "ent_coef": "beta", **settings}
+    return Learner(f"Stable-Baselines3 {algorithm.__name__}", train, shown, critic=critic)
 
 
 LEARNERS = {
@@ -118,6 +128,7 @@ LEARNERS = {
         PPO,
         PPOConfig,
         needed=0.99,
+        critic="separate",
         learning_rate=1e-3,
         batch_size=256,
         n_epochs=2,
@@ -154,6 +165,7 @@ LEARNERS = {
     "sb3-ppo": theirs(
         stable_baselines3.PPO,
         rows=64,
+        critic="separate",
         learning_rate=1e-3,
         n_steps=16,
         batch_size=512,

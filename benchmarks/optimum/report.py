@@ -51,7 +51,7 @@ def optimum_rows(results: Results, betas: Sequence[float]) -> list[list[str]]:
     rows = []
     for beta in betas:
         runs = next(runs for (_, b), runs in results.items() if b == beta)
-        names = ("optimum", "optimum_reward", "optimum_kl", "j_untrained")
+        names = ("optimum", "optimum_reward", "optimum_kl", "j_untrained", "bonus_limit")
         rows.append([f"{beta:g}", *(f"{np.mean(column(runs, n)):.4f}" for n in names)])
     return rows
 
@@ -113,7 +113,7 @@ def report(results: Results, betas: Sequence[float], seeds: Sequence[int], comma
         "exactly, without sampling (`textenvs.optimum`). Each learner starts from a randomly "
         f"initialised GPT-2 ({model}; float32), which is the reference as well, and acts "
         f"{TOKENS:,} tokens. A seed decides the initial weights and all chance of the training. "
-        "A learner has one configuration for all beta; it was chosen on seeds 0 to 2, and the "
+        "A learner has one configuration for all beta; it was chosen on seeds below 10, and the "
         f"seeds shown are {seeds[0]} to {seeds[-1]}.",
         "",
         "## The optimum",
@@ -121,7 +121,7 @@ def report(results: Results, betas: Sequence[float], seeds: Sequence[int], comma
         "Means over the seeds. J of the untrained policy is its reward: its KL is 0.",
         "",
         *table(
-            ["beta", "J*", "its reward", "its KL, nats", "J untrained"],
+            ["beta", "J*", "its reward", "its KL, nats", "J untrained", "limit of the bonus / J*"],
             optimum_rows(results, betas),
         ),
         "",
@@ -159,18 +159,29 @@ def report(results: Results, betas: Sequence[float], seeds: Sequence[int], comma
 
 
 NOTES = (
-    "- Whitening (PPO) moves the advantages by a constant and divides them by one number a "
-    "rollout. The KL is among what is divided, so neither changes where J is highest. "
-    "`gae_lambda=1` because a critic that is wrong biases any other value.",
-    '- GRPO is asked to maximise J by `kl_in="reward"`, `kl_estimator="k1"`, '
-    '`scale_rewards="none"` and `loss_type="dr_grpo"`. Its defaults, the paper\'s, do not: '
-    "dividing by a group's deviation charges the KL at another rate in every group, and k3 in "
-    "the loss pulls along the gradient of KL(pi_ref || pi), token by token, blind to what a "
-    "token does to the KL of later ones. They are listed to show by how much.",
-    "- Stable-Baselines3 is unmodified. The environment pays beta log pi_ref(a_t | s_t) with "
-    "each token; `ent_coef=beta` stands for the policy's half, -beta log pi. It is not the "
-    "same: the entropy bonus is the gradient of the entropy at the states that were visited, "
-    "and the returns do not contain the entropy that follows a token. So it converges to a "
-    "policy that weighs later freedom too little, and J* is not its optimum. Its shares say "
-    "how far that is, together with what its training lacks.",
+    "- The three beta are where J* can be told from its neighbours. Up to 0.05 the optimum is all "
+    "but one answer a prompt, and what is hard is to find the best one: an untrained policy says "
+    "it once in a thousand times, and a run that settles on the second best answer to one of the "
+    "four prompts ends near 0.93 of J*. At 0.08 the optimum gives up reward for a smaller KL, so "
+    "the probabilities of many answers have to be right. Above, it spreads over hundreds of "
+    "answers, and this network is the limit: at 0.1, 150 steps of Adam along the exact gradient "
+    "of J, without any sampling, came to 0.99 of J*.",
+    "- PPO has a critic of its own. With the shared one, and the same settings otherwise, one of "
+    "five seeds (5 to 9) at beta 0.02 ended at 0.931, the others between 0.996 and 0.998. "
+    "Whitening moves the advantages by a constant and divides them by one number a rollout; the "
+    "KL is among what is divided, so where J is highest does not change. `gae_lambda=1`, because "
+    "any other value is biased by a critic that is wrong.",
+    '- GRPO is made to maximise J by `kl_in="reward"`, `kl_estimator="k1"`, '
+    '`scale_rewards="none"` and `loss_type="dr_grpo"`. Its defaults, the paper\'s, maximise '
+    "something else: dividing by a group's deviation charges the KL at another rate in every "
+    "group, a token of a long answer counts less, and k3 in the loss follows the gradient of "
+    "KL(pi_ref || pi) at each state, blind to what a token does to the KL of later ones. They "
+    "are listed to show by how much.",
+    "- Stable-Baselines3 is unmodified, on the same network and critic as PPO. The environment "
+    "pays beta log pi_ref(a_t | s_t) with each token, and `ent_coef=beta` stands for the "
+    "policy's half, -beta log pi. That is not the same: the entropy bonus is the gradient of the "
+    "entropy at the states visited, while its returns hold no entropy, so a token earns nothing "
+    "for the freedom it leaves to later ones. What a policy that is free at every state would "
+    "come to under this rule is computed exactly (`entropy_bonus.py`) and stands in the first "
+    "table as the limit of the bonus: here it costs less than 0.1% of J*.",
 )

@@ -66,13 +66,13 @@ class Case:
         }
 
 
-def ours(critic: str = "shared", bfloat16: bool | None = None) -> Side:
+def ours(critic: str = "shared", bfloat16: bool | None = None, *, compiled: bool = False) -> Side:
     """Return our PPO; the defaults are those of `CausalLMPolicy`."""
     named = {None: "default precision", False: "float32", True: "bfloat16"}[bfloat16]
     return Side(
-        f"ours, {critic} critic, {named}",
+        f"ours, {critic} critic, {named}" + (", compiled" if compiled else ""),
         "ours_worker.py",
-        {"critic": critic, "bfloat16": bfloat16},
+        {"critic": critic, "bfloat16": bfloat16, "compile": compiled},
     )
 
 
@@ -136,6 +136,7 @@ CASES = {
         (rows(64), rows(64, sb3=True)),
         target=20.0,
         memory_target=None,
+        episodes=16,
     ),
 }
 

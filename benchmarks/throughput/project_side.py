@@ -32,6 +32,7 @@ def load(settings: dict[str, Any]) -> tuple[CausalLMPolicy, VectorEnv]:
         folder / "model",
         critic=settings["critic"],
         bfloat16=settings["bfloat16"],
+        compile=settings.get("compile", False),
         device=settings["device"],
     )
     texts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))

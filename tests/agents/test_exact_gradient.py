@@ -32,7 +32,7 @@ from textenvs.optimum import objective, reference_logprobs
 from textenvs.reference import CausalLMReference
 from textenvs.wrappers.reference_kl import VectorReferenceKL
 
-TASK = {"n_prompts": 2, "n_symbols": 2, "horizon": 2}
+TASK: dict[str, Any] = {"n_prompts": 2, "n_symbols": 2, "horizon": 2}
 BETA = 0.3
 EPISODES, ROLLOUTS, GROUP = 128, 28, 2
 DIRECTIONS = 12
@@ -40,9 +40,14 @@ DIRECTIONS = 12
 AGREES, DIFFERS = 3.5, 5.0
 """Standard errors: the most for an unbiased estimate, the least for a biased one."""
 
-UNBIASED = {"n_epochs": 1, "batch_size": EPISODES, "max_grad_norm": None}
-UNBIASED_PPO = {**UNBIASED, "normalize_advantage": False, "gae_lambda": 1.0, "vf_coef": 0.0}
-WHOLE_ANSWERS = {
+UNBIASED: dict[str, Any] = {"n_epochs": 1, "batch_size": EPISODES, "max_grad_norm": None}
+UNBIASED_PPO: dict[str, Any] = {
+    **UNBIASED,
+    "normalize_advantage": False,
+    "gae_lambda": 1.0,
+    "vf_coef": 0.0,
+}
+WHOLE_ANSWERS: dict[str, Any] = {
     **UNBIASED,
     "kl_in": "reward",
     "kl_estimator": "k1",

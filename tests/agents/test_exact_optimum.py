@@ -19,7 +19,7 @@ from textenvs.optimum import objective, optimum
 from textenvs.wrappers.reference_kl import VectorReferenceKL
 
 ENV = "textenvs/Enumerable-v0"
-TASK = {"n_prompts": 2, "n_symbols": 2, "horizon": 2}
+TASK: dict[str, Any] = {"n_prompts": 2, "n_symbols": 2, "horizon": 2}
 BETA = 0.1
 EPISODES, TOKENS = 128, 15_000
 PPO_SETTINGS = PPOConfig(

@@ -259,3 +259,22 @@ def test_no_tensor_of_all_logits_is_ever_made(
     assert largest() == vocabulary * 16, "nothing is larger than the head's own weight"
     monkeypatch.setattr("textenvs.teacher_forcing.token_logprobs.LOGITS_PER_CHUNK", everything)
     assert largest() == everything, "the watch sees the logits when they are made at once"
+
+
+@pytest.mark.parametrize("columns", [0, 256])
+def test_short_rows_in_bfloat16_attend_without_the_fused_kernel(
+    columns: int, make_policy: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either way gives the same within bfloat16, and leaves the model as it was."""
+    monkeypatch.setattr("textenvs.teacher_forcing.trunk.SHORT_ROW", columns)
+    used: list[str] = []
+    policy = make_policy(bfloat16=True)
+    policy.model.model.layers[0].register_forward_hook(
+        lambda *_: used.append(policy.model.config._attn_implementation)
+    )
+    ids, mask = episodes([(5, [3, 6]), (9, [6])])
+    found = policy.evaluate(ids, mask, PROMPT_COLUMNS)
+    expected = make_policy().evaluate(ids, mask, PROMPT_COLUMNS)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, atol=0.05, rtol=0.05)
+    assert used == ["eager" if columns else "sdpa"]
+    assert policy.model.config._attn_implementation == "sdpa"

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from agents.config import LoRAConfig
 from agents.modeling.trunks import blocks_of
 from agents.policy import VALUE_HEAD, CausalLMPolicy
+from agents.ppo import PPO
 from textenvs.errors import ConfigError, ModelError
 from textenvs.teacher_forcing.trunk import trunk_of
 
@@ -228,3 +229,39 @@ def test_a_separate_critic_holds_no_language_model_head_and_reads_old_files(
         assert not torch.equal(other.evaluate(*batch).values, expected)
         other.load_critic(tmp_path / name)
         assert torch.equal(other.evaluate(*batch).values, expected)
+
+
+def test_compiled_passes_say_the_same(make_policy: Maker) -> None:
+    """The tracing of torch.compile, without the compiler: any number and length of rows."""
+    plain = make_policy(critic="separate")
+    traced = make_policy(critic="separate", compile="eager")
+    for rows, samples in ((2, 1), (6, 3)):
+        generator = torch.Generator().manual_seed(rows)
+        prompts = torch.randint(2, 200, (rows // samples, START), generator=generator)
+        ids = torch.cat(
+            [
+                prompts.repeat_interleave(samples, 0),
+                torch.randint(2, 200, (rows, WIDTH - START), generator=generator),
+            ],
+            1,
+        )
+        results = []
+        for policy in (plain, traced):
+            policy.zero_grad()
+            said = policy.evaluate(ids, torch.ones_like(ids), START)
+            (said.logprobs.sum() + said.values.square().sum()).backward()
+            grads = [p.grad for p in policy.model.parameters() if p.grad is not None]
+            results.append((said.logprobs, said.entropy, grads))
+        torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_resumed_agent_trains_the_same_layers(
+    model_folder: Maker, make_venv: Maker, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"trainable_layers": 1, "gradient_checkpointing": True}
+    policy = CausalLMPolicy.from_pretrained(model_folder(), bfloat16=False, **options)
+    agent = PPO(policy, make_venv(4))
+    agent.step()
+    resumed = PPO.load(agent.save(tmp_path / "saved"), make_venv(4))
+    assert resumed.policy.trainable_layers == 1 and resumed.policy.gradient_checkpointing
+    assert len(resumed.parameters) == len(agent.parameters) < len(list(policy.parameters()))

@@ -34,6 +34,7 @@ def score_completions(
     temperature: float = 1.0,
     bits: Tensor | None = None,
     with_entropy: bool = True,
+    forward: Any = None,
 ) -> Scored:
     """Return log-probabilities, entropies and hidden states of packed completions.
 
@@ -45,6 +46,7 @@ def score_completions(
         temperature: Logits are divided by it.
         bits: uint8 [M, ceil(V / 8)], the tokens allowed, packed; None allows all.
         with_entropy: Whether the entropy has a gradient.
+        forward: Called in place of the trunk, such as a compiled one.
     """
     if head is None or not head.is_plain:
         base = base_model(model)
@@ -53,7 +55,8 @@ def score_completions(
         scored = logits_logprobs(logits, packing.tokens, bits=bits, with_entropy=with_entropy)
         return Scored(*scored, output.hidden_states[-1].flatten(0, 1))
     trunk = trunk_of(model)
-    hidden = forward_trunk(trunk, trunk, packing).last_hidden_state.flatten(0, 1)
+    output = forward_trunk(trunk, trunk if forward is None else forward, packing)
+    hidden = output.last_hidden_state.flatten(0, 1)
     bias = head.linear.bias
     scored = token_logprobs(
         hidden[packing.reads],
