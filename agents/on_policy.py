@@ -5,6 +5,7 @@ A learner subclasses `OnPolicyAgent` and says two things: what a batch's advanta
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -36,7 +37,7 @@ Callback = Callable[[Mapping[str, float]], bool | None]
 Recorder = Callable[[Rollout, Batch], None]
 
 
-class OnPolicyAgent:
+class OnPolicyAgent(ABC):
     """A causal language model that learns from its own rollouts.
 
     `learn` alternates rollouts of whole episodes with updates. If the environment pays
@@ -100,10 +101,11 @@ class OnPolicyAgent:
 
     # What a learner says.
 
+    @abstractmethod
     def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the advantages and the returns of a batch, float32 [N, T] both."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(
         self, part: Batch, now: Evaluation, size: BatchSize
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -114,7 +116,6 @@ class OnPolicyAgent:
             now: What the policy says of it, with gradient.
             size: Of the whole optimiser step; sums are divided by it.
         """
-        raise NotImplementedError
 
     def divisor(self, part: Batch, size: BatchSize) -> Tensor:
         """Return what sums over tokens are divided by: a scalar, or [B, 1] for each episode.
@@ -138,7 +139,9 @@ class OnPolicyAgent:
         """Return what else is saved: tensors, and what JSON can hold."""
         return {}, {}
 
-    def load_extra_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    def load_extra_state(  # noqa: B027  # nothing to take up is a fine answer
+        self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+    ) -> None:
         """Take up what `extra_state` gave."""
 
     # What they share.
@@ -360,7 +363,7 @@ class OnPolicyAgent:
                 self.average.update()
         return {**totals, "grad_norm": norm.item(), "skipped": float(skipped)}
 
-    def before_step(self) -> None:
+    def before_step(self) -> None:  # noqa: B027  # most learners change nothing
         """Change the gradients before they are clipped; here nothing."""
 
     def _whole_loss(self, part: Batch, size: BatchSize) -> tuple[Tensor, dict[str, Tensor]]:
