@@ -57,9 +57,7 @@ class Oracle:
         Args:
             prompts: Indices into the environment's prompts.
         """
-        tokenizer = self.batch.tokenizer
-        texts = [self.batch.oracle(self.batch.prompts[i]) for i in prompts]
-        return [[*tokenizer.encode_completion(text), tokenizer.eos_id] for text in texts]
+        return [self.batch.oracle_ids(self.batch.prompts[i]) for i in prompts]
 
     def predict(
         self,

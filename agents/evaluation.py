@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from agents.rollout import filler_token
+from agents.episode_feed import filler_token
 from textenvs.errors import ConfigError, MissingDependencyError
 from textenvs.vector_env import TextVectorEnv, vectorised
 from textenvs.vector_infos import row_info

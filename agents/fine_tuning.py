@@ -90,8 +90,7 @@ def answer_rows(batch: Any, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray
     mask = np.zeros(shape, np.int8)
     for row, index in enumerate(indices):
         prompt, prompt_ids, _ = batch.encoded(int(index))
-        answer = [*tokenizer.encode_completion(batch.oracle(prompt)), tokenizer.eos_id]
-        answer = answer[: batch.max_new_tokens]
+        answer = batch.oracle_ids(prompt)[: batch.max_new_tokens]
         first = start - len(prompt_ids)
         ids[row, first:start], mask[row, first:start] = prompt_ids, 1
         ids[row, start : start + len(answer)], mask[row, start : start + len(answer)] = answer, 1

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 from agents.policy import CausalLMPolicy
-from textenvs.decoding import autocast, positions
+from textenvs.decoding import autocast
 from textenvs.reference import Reference
+from textenvs.teacher_forcing.scoring import completion_logits
+from textenvs.teacher_forcing.token_logprobs import unpack_bits
 
 MASKED_LOGIT = -1e9
 """Of a token that may not be sampled: probability 0 without the NaN of 0 * infinity."""
@@ -35,26 +37,19 @@ def full_kl(
     Returns:
         float32 [B, T] in nats, 0 behind the end.
     """
-    mask = attention_mask.bool()
-    width = int(mask[:, start:].sum(1).max())
-    first = int(mask.int().argmax(1).min())
-    ids, kept = input_ids[:, first : start + width], mask[:, first : start + width]
-    with autocast(policy.use_bfloat16, ids.device):
-        output = policy.model(
-            input_ids=ids,
-            attention_mask=kept.long(),
-            position_ids=positions(kept),
-            use_cache=False,
-            logits_to_keep=width + 1,
+    acted = attention_mask[:, start:].bool()
+    with autocast(policy.use_bfloat16, input_ids.device):
+        logits = completion_logits(
+            policy.model, input_ids, attention_mask, start, vocab_size=policy.vocab_size
         )
-    logits = output.logits[:, :-1, : policy.vocab_size].float() / policy.temperature
+    logits = logits / policy.temperature
+    width = logits.shape[1]
     if allowed is not None:
-        shifts = torch.arange(7, -1, -1, device=allowed.device, dtype=torch.uint8)
-        bits = (allowed[:, :width, :, None] >> shifts & 1).flatten(2)[..., : policy.vocab_size]
-        logits = logits.masked_fill(bits == 0, MASKED_LOGIT)
+        forbidden = ~unpack_bits(allowed[:, :width], policy.vocab_size)
+        logits = logits.masked_fill(forbidden, MASKED_LOGIT)
     logprobs = logits.log_softmax(-1)
     theirs = torch.from_numpy(
         reference.completion_distributions(input_ids.cpu().numpy(), attention_mask.cpu().numpy())
-    ).to(ids.device)
-    divergence = (logprobs.exp() * (logprobs - theirs)).sum(-1) * kept[:, -width:]
-    return torch.nn.functional.pad(divergence, (0, mask.shape[1] - start - width))
+    ).to(logits.device)
+    divergence = (logprobs.exp() * (logprobs - theirs)).sum(-1) * acted[:, :width]
+    return torch.nn.functional.pad(divergence, (0, acted.shape[1] - width))

@@ -20,12 +20,13 @@ from agents.agent_checks import check_agent
 from agents.batch import Batch, BatchSize
 from agents.checkpoint import load_training_state, policy_from_checkpoint, save_training_state
 from agents.config import OnPolicyConfig
+from agents.decode_batch import PolicyMask
 from agents.full_kl import full_kl
 from agents.losses import kl_loss
 from agents.modeling.averaging import AveragedWeights
 from agents.policy import CausalLMPolicy, Evaluation
 from agents.pretraining_mix import PretrainingMix
-from agents.rollout import PolicyMask, Rollout, collect
+from agents.rollout import Rollout, collect
 from agents.token_rewards import TokenRewards, token_rewards
 from agents.update_metrics import batch_metrics, means, rollout_metrics
 from textenvs.errors import ConfigError

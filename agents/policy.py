@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from agents.config import Critic, LoRAConfig
 from agents.modeling.adapters import with_adapters
 from agents.modeling.critic import begin_from_reward_model, trunk_only
+from agents.modeling.frozen_copy import frozen_copy
 from agents.modeling.sampling import choose_tokens
-from agents.modeling.trunks import copy_sharing_frozen, recompute_blocks, train_top_layers
+from agents.modeling.trunks import recompute_blocks, train_top_layers
 from textenvs.decoding import CachedDecoder, autocast
 from textenvs.errors import (
     CheckpointError,
@@ -379,7 +380,7 @@ class CausalLMPolicy(nn.Module):
                 bfloat16=self.use_bfloat16,
                 frozen=self.without_adapters,
             )
-        frozen = copy_sharing_frozen(self.model).requires_grad_(False)
+        frozen = frozen_copy(self.model)
         return CausalLMReference(frozen, temperature=self.temperature, bfloat16=self.use_bfloat16)
 
     def trainable_parameters(self, *, critic_only: bool = False) -> list[nn.Parameter]:

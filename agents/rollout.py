@@ -14,21 +14,11 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from agents.decode_batch import DecodeBatch, PolicyMask, Sampled
-from agents.episode_feed import EpisodeFeed, filler_token
+from agents.episode_feed import EpisodeFeed
 from agents.policy import CausalLMPolicy
-from agents.rollout_metrics import failure_counts, term_metrics
 from textenvs.decoding import kept_casts
 from textenvs.types import Prompt
 from textenvs.wrappers.reference_kl import KLShaping, VectorReferenceKL
-
-__all__ = [
-    "PolicyMask",
-    "Rollout",
-    "collect",
-    "failure_counts",
-    "filler_token",
-    "term_metrics",
-]
 
 
 @dataclass
@@ -179,12 +169,13 @@ def collect(
     batch = DecodeBatch(policy, generator, token_mask)
     builder = RolloutBuilder(feed, episodes)
     # What wraps the shaping may look at the KL of each episode, so only the outermost can wait.
-    shaping = venv.shaping if isinstance(venv, VectorReferenceKL) else None
-    waiting = shaping is not None and shaping.can_defer
+    shaping = None
+    if isinstance(venv, VectorReferenceKL) and venv.shaping.can_defer:
+        shaping = venv.shaping
     with kept_casts(policy.use_bfloat16, policy.device):
-        with shaping.deferred() if shaping is not None else nullcontext():
+        with nullcontext() if shaping is None else shaping.deferred():
             _play(feed, batch, builder)
-    if shaping is not None and waiting:
+    if shaping is not None:
         builder.rollout.settle(shaping)
     return builder.rollout
 

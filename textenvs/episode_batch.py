@@ -269,6 +269,14 @@ class EpisodeBatch:
             )
         return prompt.reference
 
+    def oracle_ids(self, prompt: Prompt) -> list[int]:
+        """Return the tokens of a right answer, EOS behind them; the budget may be shorter.
+
+        Raises:
+            ConfigError: if none is known.
+        """
+        return [*self.tokenizer.encode_completion(self.oracle(prompt)), self.tokenizer.eos_id]
+
     def probes(self, prompt: Prompt) -> dict[str, str]:
         """Return answers that exploit this task without solving it, by name; {} if none is known.
 

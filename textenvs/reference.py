@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textenvs.decoding import CachedDecoder, autocast, positions
+from textenvs.decoding import CachedDecoder, autocast
 from textenvs.errors import ModelError
 from textenvs.models import has_fast_bfloat16, shared_causal_lm
 from textenvs.row_cache import DecodeState
 from textenvs.teacher_forcing.logit_head import find_logit_head
 from textenvs.teacher_forcing.micro_batches import micro_batches
 from textenvs.teacher_forcing.packing import pack
-from textenvs.teacher_forcing.scoring import prompt_groups, score_completions
+from textenvs.teacher_forcing.scoring import (
+    completion_logits,
+    prompt_groups,
+    score_completions,
+)
 from textenvs.teacher_forcing.trunk import hidden_size, longest_shareable
 
 TOKENS_PER_PASS = 4096
@@ -135,26 +139,12 @@ class CausalLMReference:
         self, input_ids: np.ndarray, attention_mask: np.ndarray
     ) -> np.ndarray:
         """Return float32 [N, T', V], T' the longest completion: log pi_ref(. | s_t)."""
-        logits, _ = self._completion_logits(*self._tensors(input_ids, attention_mask))
-        return logits.log_softmax(-1).cpu().numpy()
-
-    @torch.no_grad()
-    def _completion_logits(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, int]:
-        """Return float32 [N, T', V] and T', the length of the longest completion."""
-        start = self._start
-        width = int(mask[:, start:].sum(1).max())
-        first = int(mask.int().argmax(1).min())
-        ids, mask = ids[:, first : start + width], mask[:, first : start + width]
-        with self.frozen(), autocast(self.bfloat16, ids.device):
-            output = self.model(
-                input_ids=ids,
-                attention_mask=mask.long(),
-                position_ids=positions(mask),
-                use_cache=False,
-                logits_to_keep=width + 1,
+        ids, mask = self._tensors(input_ids, attention_mask)
+        with torch.no_grad(), self.frozen(), autocast(self.bfloat16, ids.device):
+            logits = completion_logits(
+                self.model, ids, mask, self._start, vocab_size=self.decoder.vocab_size
             )
-        logits = output.logits[:, :-1, : self.decoder.vocab_size].float() / self.temperature
-        return logits, width
+        return (logits / self.temperature).log_softmax(-1).cpu().numpy()
 
     def next_logprobs(
         self, input_ids: np.ndarray, attention_mask: np.ndarray, fresh: np.ndarray

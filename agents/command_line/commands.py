@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import tomli_w
-import torch
 from transformers.utils import logging as transformers_logging
 
+from agents.baselines import Reference
 from agents.command_line.catalogue import find_learner, takes_callback, takes_policy
 from agents.command_line.console import Console, metrics_table
 from agents.command_line.episode_sample import EpisodeSample
@@ -186,8 +185,7 @@ def evaluate_model(arguments: Sequence[str], console: Console) -> int:
     if _resolved(settings, dry_run, console):
         return 0
     options = {"split": settings.split, **_options(settings, settings.model)}
-    policy = CausalLMPolicy.from_pretrained(settings.model)
-    agent = _Seeded(policy, settings.seed)
+    agent = Reference(settings.model, settings.seed)
     ways = ("greedy", "sampled") if settings.decoding == "both" else (settings.decoding,)
     table = {}
     for way in ways:
@@ -220,25 +218,6 @@ def demo(arguments: Sequence[str], console: Console) -> int:
     if not _resolved(settings, dry_run, console):
         run_demo(settings, console)
     return 0
-
-
-class _Seeded:
-    """A policy whose sampling is seeded."""
-
-    def __init__(self, policy: CausalLMPolicy, seed: int) -> None:
-        self.policy = policy
-        self.generator = torch.Generator(policy.device).manual_seed(seed)
-
-    def predict(
-        self,
-        observation: Mapping[str, np.ndarray],
-        state: Any = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]:
-        return self.policy.predict(
-            observation, state, episode_start, deterministic, generator=self.generator
-        )
 
 
 def _shown(table: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -11,8 +11,8 @@ Module = TypeVar("Module", bound=nn.Module)
 def frozen_copy(module: Module) -> Module:
     """Return a copy that does not learn.
 
-    Weights that are not trained are shared, not copied: of a model with LoRA adapters only
-    the adapters stand in memory twice.
+    What is not trained is shared, not copied: of a model with LoRA adapters only the
+    adapters stand in memory twice.
     """
-    shared = {id(p): p for p in module.parameters() if not p.requires_grad}
-    return copy.deepcopy(module, dict(shared)).requires_grad_(False)
+    kept = [*(p for p in module.parameters() if not p.requires_grad), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in kept}).requires_grad_(False)

@@ -1,6 +1,5 @@
-"""Which parts of a model train, what a copy may share, where activations are recomputed."""
+"""Which parts of a model train, and where activations are recomputed."""
 
-import copy
 from functools import partial
 from typing import Any
 
@@ -59,12 +58,6 @@ def train_top_layers(model: Any, count: int) -> None:
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head.weight is not embeddings.weight:
         head.requires_grad_(True)
-
-
-def copy_sharing_frozen(model: Any) -> Any:
-    """Return a copy of a model that owns what trains and shares, in memory, what does not."""
-    kept = [*(p for p in model.parameters() if not p.requires_grad), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in kept})
 
 
 def recompute_blocks(trunk: nn.Module) -> None:

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 from agents.policy import CausalLMPolicy
 from textenvs.types import Prompt
 from textenvs.vector_env import TextVectorEnv
+from textenvs.wrappers.reference_kl import VectorReferenceKL
 
 PROMPTS = [Prompt(id=f"p{i}", text="ab" * (i % 3 + 1) + str(i)) for i in range(6)]
 
@@ -43,6 +44,33 @@ def make_policy(make_model: Callable[..., Any]) -> Callable[..., CausalLMPolicy]
 
     def make(kind: str = "llama", *, seed: int = 0, **options: Any) -> CausalLMPolicy:
         return CausalLMPolicy(make_model(kind, seed=seed), **{"bfloat16": False, **options})
+
+    return make
+
+
+@pytest.fixture
+def make_learner(
+    make_policy: Callable[..., CausalLMPolicy], make_venv: Callable[..., TextVectorEnv]
+) -> Callable[..., Any]:
+    """Return a maker of on-policy agents on the toy environment; settings by name."""
+
+    def make(
+        learner: type[Any],
+        rows: int,
+        *,
+        samples_per_prompt: int = 1,
+        seed: int = 0,
+        kl_coef: float = 0.0,
+        critic: str = "shared",
+        venv: Any = None,
+        **settings: Any,
+    ) -> Any:
+        policy = make_policy(critic=critic)
+        env: Any = make_venv(rows, samples_per_prompt=samples_per_prompt, **(venv or {}))
+        if kl_coef:
+            env = VectorReferenceKL(env, policy.reference(), kl_coef)
+        config = learner.config_class(**{"learning_rate": 1e-2, **settings})
+        return learner(policy, env, config, seed=seed)
 
     return make
 

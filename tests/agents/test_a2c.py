@@ -1,6 +1,7 @@
 """A2C: the critic's targets, the loss, and learning itself."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,9 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def make_agent(make_policy: Make, make_venv: Make) -> Make:
+def make_agent(make_learner: Make) -> Make:
     """Return a maker of agents on a toy environment of four tokens an answer."""
-
-    def make(*, seed: int = 0, venv: Any = None, critic: str = "shared", **settings: Any) -> A2C:
-        policy, env = make_policy(critic=critic), make_venv(8, **(venv or {}))
-        return A2C(policy, env, A2CConfig(**{"learning_rate": 1e-2, **settings}), seed=seed)
-
-    return make
+    return partial(make_learner, A2C, 8)
 
 
 def prepared(agent: A2C) -> tuple[Any, Batch, dict[str, float]]:

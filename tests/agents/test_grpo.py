@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from agents.policy import CausalLMPolicy, Evaluation
 from agents.rollout import collect
 from textenvs.errors import ConfigError, UnknownNameError
 from textenvs.types import Prompt
-from textenvs.wrappers.reference_kl import VectorReferenceKL
 
 Make = Callable[..., Any]
 RETURNS = torch.tensor([1.0, 3.0, 2.0, 4.0, 900.0, 6.0, 5.0])
@@ -25,17 +25,9 @@ COUNTED = torch.tensor([True, True, True, True, False, True, True])
 
 
 @pytest.fixture
-def make_agent(make_policy: Make, make_venv: Make) -> Make:
+def make_agent(make_learner: Make) -> Make:
     """Return a maker of agents that see each prompt of a toy environment four times."""
-
-    def make(*, seed: int = 0, kl_coef: float = 0.0, venv: Any = None, **settings: Any) -> GRPO:
-        policy = make_policy()
-        env = make_venv(16, samples_per_prompt=4, **(venv or {}))
-        if kl_coef:
-            env = VectorReferenceKL(env, policy.reference(), kl_coef)
-        return GRPO(policy, env, GRPOConfig(**{"learning_rate": 1e-2, **settings}), seed=seed)
-
-    return make
+    return partial(make_learner, GRPO, 16, samples_per_prompt=4)
 
 
 def prepared(agent: GRPO) -> tuple[Any, Batch, dict[str, float]]:

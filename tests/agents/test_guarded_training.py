@@ -12,7 +12,7 @@ import torch
 from agents.config import PPOConfig
 from agents.policy import CausalLMPolicy
 from agents.ppo import PPO
-from agents.rollout import failure_counts
+from agents.rollout_metrics import failure_counts
 from textenvs.rewards import Guarded
 from textenvs.types import Episode, Prompt
 from textenvs.vector_env import TextVectorEnv

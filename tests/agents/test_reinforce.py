@@ -1,6 +1,7 @@
 """REINFORCE: returns-to-go, the baselines, and learning itself."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,14 @@ from agents.reinforce import REINFORCE, REINFORCEConfig
 from agents.rollout import collect
 from textenvs.errors import ConfigError, UnknownNameError
 from textenvs.types import Prompt
-from textenvs.wrappers.reference_kl import VectorReferenceKL
 
 Make = Callable[..., Any]
 
 
 @pytest.fixture
-def make_agent(make_policy: Make, make_venv: Make) -> Make:
+def make_agent(make_learner: Make) -> Make:
     """Return a maker of agents on a toy environment of four tokens an answer."""
-
-    def make(*, seed: int = 0, kl_coef: float = 0.0, venv: Any = None, **settings: Any) -> Any:
-        policy, env = make_policy(), make_venv(8, **(venv or {}))
-        if kl_coef:
-            env = VectorReferenceKL(env, policy.reference(), kl_coef)
-        config = REINFORCEConfig(**{"learning_rate": 1e-2, **settings})
-        return REINFORCE(policy, env, config, seed=seed)
-
-    return make
+    return partial(make_learner, REINFORCE, 8)
 
 
 def prepared(agent: REINFORCE) -> tuple[Any, Batch, dict[str, float]]:

@@ -10,8 +10,9 @@ import torch
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
+from agents.episode_feed import filler_token
 from agents.policy import CausalLMPolicy
-from agents.rollout import collect, filler_token
+from agents.rollout import collect
 from textenvs.errors import ConfigError
 from textenvs.masks import BoundMask, MaskSetting, Rows, TokenMask
 from textenvs.reference import CausalLMReference

@@ -13,7 +13,8 @@ from gymnasium.vector import AutoresetMode
 from agents.config import PPOConfig
 from agents.policy import CausalLMPolicy
 from agents.ppo import PPO
-from agents.rollout import Rollout, collect, term_metrics
+from agents.rollout import Rollout, collect
+from agents.rollout_metrics import term_metrics
 from agents.token_rewards import TokenRewards, token_rewards
 from textenvs.kl import kl_estimate
 from textenvs.reference import CausalLMReference

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from textenvs.decoding import positions
 from textenvs.teacher_forcing.logit_head import LogitHead
 from textenvs.teacher_forcing.packing import Packing, shared_prompts
 from textenvs.teacher_forcing.token_logprobs import logits_logprobs, token_logprobs
@@ -68,6 +69,34 @@ def score_completions(
         with_entropy=with_entropy,
     )
     return Scored(*scored, hidden)
+
+
+def completion_logits(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, start: int, *, vocab_size: int
+) -> Tensor:
+    """Return float32 [B, T', V], all the logits of completions, T' the longest of them.
+
+    For what needs whole distributions, in small batches; `score_completions` needs none.
+
+    Args:
+        model: A causal language model, or a peft model of one.
+        input_ids: int64 [B, P + T], prompt left-padded.
+        attention_mask: [B, P + T].
+        start: P.
+        vocab_size: V; logits beyond it are cut off.
+    """
+    mask = attention_mask.bool()
+    width = int(mask[:, start:].sum(1).max())
+    first = int(mask.int().argmax(1).min())
+    kept = mask[:, first : start + width]
+    output = model(
+        input_ids=input_ids[:, first : start + width],
+        attention_mask=kept.long(),
+        position_ids=positions(kept),
+        use_cache=False,
+        logits_to_keep=width + 1,
+    )
+    return output.logits[:, :-1, :vocab_size].float()
 
 
 def prompt_groups(input_ids: Tensor, attention_mask: Tensor, start: int) -> Tensor:

@@ -90,9 +90,10 @@ class KLShaping:
         """Charge nothing while the context lasts: whoever steps calls `settle` afterwards.
 
         Episodes that end one by one cost the reference a pass each, and every time the whole
-        prompt; many at once share both. Without effect where `can_defer` is false.
+        prompt; many at once share both. Only where `can_defer` is true.
         """
-        self.is_deferred = self.can_defer
+        assert self.can_defer
+        self.is_deferred = True
         try:
             yield
         finally:
