@@ -57,8 +57,8 @@ def _heading(jobs: int) -> list[str]:
         "are, letter for letter, a listed title of the asked genre. *Seconds* are processor "
         "seconds of training, evaluations left out.",
         "",
-        f"Machine: {platform.machine()}, {os.cpu_count()} processors, CPU only, {jobs} runs side "
-        f"by side with one thread each. {packages}.",
+        f"Machine: {platform.machine()}, {os.cpu_count()} processors, CPU only, one "
+        f"thread a run. {packages}.",
         "",
         "![held-out correct along training](curves.svg)",
     ]
