@@ -10,6 +10,8 @@ from textenvs.kl import ESTIMATORS, Estimator
 Critic = Literal["shared", "separate"]
 KLPlace = Literal["reward", "loss"]
 MissingEOS = Literal["subtract", "replace"]
+Schedule = Literal["linear", "cosine"]
+Adapter = Literal["merge", "keep"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,28 +168,49 @@ class PPOConfig(OnPolicyConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class SFTConfig:
-    """Supervised fine-tuning on right answers: cross-entropy of the answer alone.
+class SupervisedConfig:
+    """What learning from text has in common: steps, optimiser, schedule.
 
     Attributes:
         steps: Optimiser steps.
-        batch_size: Answers a step.
+        batch_size: Examples a step.
+        micro_batch_tokens: Tokens a forward pass, padding included; gradients are
+            accumulated with the token count of the whole batch, so it changes memory, not
+            the loss.
         learning_rate: AdamW's step size, reached after the warm-up.
-        warmup: Share of the steps in which it rises from 0; then it falls to 0 linearly.
+        warmup: Share of the steps in which it rises from 0; then it falls to 0.
+        schedule: How it falls: along a "linear" or a "cosine" curve.
         weight_decay: AdamW's decay.
         max_grad_norm: Gradient clip.
     """
 
     steps: int = 200
     batch_size: int = 32
+    micro_batch_tokens: int = 2048
     learning_rate: float = 5e-4
     warmup: float = 0.05
+    schedule: Schedule = "linear"
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        count(self, "steps", "batch_size")
+        count(self, "steps", "batch_size", "micro_batch_tokens")
         positive(self, "learning_rate", "max_grad_norm")
         share(self, "warmup")
+        choice(self, "schedule", get_args(Schedule))
         not_negative(self, "weight_decay")
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTConfig(SupervisedConfig):
+    """Supervised fine-tuning on right answers: cross-entropy of the answer alone.
+
+    The settings of `SupervisedConfig`, and:
+
+    Attributes:
+        packing: Put several examples into a row, behind each other but out of each other's
+            sight: the same loss with less padding.
+    """
+
+    packing: bool = False

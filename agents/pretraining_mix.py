@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from agents.policy import CausalLMPolicy
-from textenvs.errors import ConfigError
+from agents.supervision.epochs import EpochSampler
+from agents.text_blocks import token_blocks
 from textenvs.tokenization import TextTokenizer
 
 
@@ -40,29 +40,12 @@ class PretrainingMix:
         Raises:
             ConfigError: if the texts do not fill one block.
         """
-        if block_tokens < 2:
-            raise ConfigError(f"block_tokens must be at least 2, got {block_tokens}")
-        ids: list[int] = []
-        for text in texts:
-            ids += [*tokenizer.encode_completion(text), tokenizer.eos_id]
-        blocks = len(ids) // block_tokens
-        if not blocks:
-            raise ConfigError(
-                f"the pretraining texts have {len(ids)} tokens, fewer than one block of "
-                f"{block_tokens}; give more text or a smaller block_tokens"
-            )
-        self.blocks = np.array(ids[: blocks * block_tokens], np.int64).reshape(blocks, -1)
-        self.generator = np.random.default_rng(seed)
-        self._left: list[int] = []
+        self.blocks = token_blocks(texts, tokenizer, block_tokens=block_tokens)
+        self.sampler = EpochSampler(len(self.blocks), seed=seed)
 
     def draw(self, count: int) -> Tensor:
         """Return int64 [count, block_tokens]."""
-        chosen = []
-        for _ in range(count):
-            if not self._left:
-                self._left = self.generator.permutation(len(self.blocks)).tolist()
-            chosen.append(self._left.pop())
-        return torch.from_numpy(self.blocks[chosen])
+        return torch.from_numpy(self.blocks[self.sampler.draw(count)])
 
     def loss(self, policy: CausalLMPolicy, count: int) -> Tensor:
         """Return the mean negative log-likelihood of some blocks, in nats a token."""
@@ -73,9 +56,8 @@ class PretrainingMix:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is left of this pass and the random state; JSON-able."""
-        return {"left": list(self._left), "generator": self.generator.bit_generator.state}
+        return self.sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self._left = [int(i) for i in state["left"]]
-        self.generator.bit_generator.state = state["generator"]
+        self.sampler.load_state_dict(state)

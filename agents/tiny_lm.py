@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from agents.tiny_lm_data import (
     CHOICE,
@@ -27,6 +27,7 @@ from agents.tiny_lm_data import (
     read_words,
     train_tokenizer,
 )
+from agents.tokenizer_training import as_fast_tokenizer
 
 
 @dataclass(frozen=True)
@@ -151,14 +152,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, recipe: Recipe, out: Pat
     """Write a folder that AutoModelForCausalLM and AutoTokenizer load; half precision."""
     out.mkdir(parents=True, exist_ok=True)
     model.eval().to(torch.float16).save_pretrained(out)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        model_max_length=recipe.context,
-        clean_up_tokenization_spaces=False,
-        padding_side="left",
-    ).save_pretrained(out)
+    as_fast_tokenizer(tokenizer, recipe.context).save_pretrained(out)
 
 
 def main() -> None:

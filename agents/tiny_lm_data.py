@@ -12,22 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
+from agents.tokenizer_training import SPECIAL_TOKENS, train_bpe
 from textenvs.prompts import split_of
 
 ASSETS = Path(__file__).resolve().parents[1] / "textenvs" / "assets"
 WORDS = ASSETS / "words.txt"
 PAD, EOS = 0, 1
-
-SPECIAL_TOKENS = ("<pad>", "<eos>")
-
-# GPT-2's split with two changes. A newline is always a token of its own, and punctuation takes
-# the space after it: "[War] Ran" is "[", "War", "] ", "Ran", so a title has the same tokens
-# after its label as it has alone on a line, and copying is copying of ids.
-PIECE = Regex(
-    r"\n|'(?:s|t|re|ve|m|ll|d)\b| ?\p{L}[\p{L}\p{M}]*| ?\p{N}{1,4}| ?[^\s\p{L}\p{N}]+ ?|[^\S\n]+"
-)
 
 # Sentences that ask, for the tokenizer's merges.
 PHRASES = (
@@ -79,23 +71,8 @@ def read_words(path: Path = WORDS) -> list[str]:
 
 
 def train_tokenizer(films: Sequence[Film], words: Sequence[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE that round-trips any Unicode text."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(PIECE, behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_tokenizer_text(films, words), trainer)
-    return tokenizer
+    """Train a byte-level BPE on films, words and requests."""
+    return train_bpe(_tokenizer_text(films, words), vocab_size)
 
 
 def _tokenizer_text(films: Sequence[Film], words: Sequence[str]) -> Iterator[str]:

@@ -51,11 +51,21 @@ def load_conversations(corpus: Any) -> tuple[Conversation, ...]:
     """
     if isinstance(corpus, str) and corpus in CONVERSATIONS:
         return CONVERSATIONS[corpus]()
+    return merged(read_conversations(corpus))
+
+
+def read_conversations(corpus: Any) -> tuple[Conversation, ...]:
+    """Return the conversations of a corpus as they stand there, one a row.
+
+    Arguments and errors as in `load_conversations`; what a name stands for is merged.
+    """
+    if isinstance(corpus, str) and corpus in CONVERSATIONS:
+        return CONVERSATIONS[corpus]()
     rows = list(table_rows(corpus, CONVERSATIONS))
     if not rows:
         raise CorpusError(f"the corpus {corpus!s:.80} has no row; it needs at least one")
     name = _format_of(rows[0])
-    return merged(_read_row(FORMATS[name], name, row, i) for i, row in enumerate(rows))
+    return tuple(_read_row(FORMATS[name], name, row, i) for i, row in enumerate(rows))
 
 
 def merged(conversations: Iterable[Conversation]) -> tuple[Conversation, ...]:

@@ -1,0 +1,1 @@
+"""Learning by imitation: examples of text, laid out in rows, scored and descended on."""
