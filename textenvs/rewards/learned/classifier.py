@@ -72,10 +72,7 @@ class LoadedClassifier:
         """
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
-            pad_id = self._padding(ids, mask)
-            ids = ids.masked_fill(mask == 0, pad_id)
-            self.model.config.get_text_config().pad_token_id = pad_id
-            logits = self.model(input_ids=ids, attention_mask=mask).logits.float()
+            logits = self.logits(ids, mask)
             picked = logits[:, label]
             if logits.shape[1] > 1 and self.model.config.problem_type != MULTI_LABEL:
                 others = [i for i in range(logits.shape[1]) if i != label]
@@ -83,6 +80,18 @@ class LoadedClassifier:
             return picked
 
         return batching.outputs(rows, forward)
+
+    def logits(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Return float32 [N, labels] of rows padded on the right, with gradients if any.
+
+        Args:
+            ids: int64 [N, T]; what stands in the padding makes no difference.
+            mask: [N, T], 1 where there is a token.
+        """
+        pad_id = self._padding(ids, mask)
+        ids = ids.masked_fill(mask == 0, pad_id)
+        self.model.config.get_text_config().pad_token_id = pad_id
+        return self.model(input_ids=ids, attention_mask=mask).logits.float()
 
     def _padding(self, ids: "Tensor", mask: "Tensor") -> int:
         """Return an id to pad with.

@@ -15,20 +15,13 @@ import numpy as np
 
 from textenvs.errors import ConfigError, ModelError
 from textenvs.rewards.base import BaseReward, RewardResult
-from textenvs.rewards.learned.batches import Batching, encodable, require_models
+from textenvs.rewards.learned.batches import Batching, require_models
 from textenvs.rewards.learned.classifier import (
-    LoadedClassifier,
     check_path,
     label_index,
     shared_classifier,
 )
-from textenvs.rewards.learned.model_texts import (
-    conversation,
-    defused,
-    filled,
-    rendered,
-    special_tokens,
-)
+from textenvs.rewards.learned.model_texts import CHAT, judged_text, template_for
 from textenvs.rewards.options import checked_count, is_finite
 from textenvs.types import Episode, Prompt
 
@@ -36,8 +29,6 @@ Sample = Episode | tuple[str, str]
 """An episode, or the texts of a prompt and its answer."""
 
 MAX_TOKENS, BATCH_TOKENS = 512, 16_384
-CHAT = "chat"
-PLAIN_TEMPLATE = "{prompt}{completion}"
 SETTINGS_FILE = "textenvs_reward.json"
 
 
@@ -208,8 +199,11 @@ class RewardModel(BaseReward):
         in_bfloat16 = self._computes_in_bfloat16()
         loaded = shared_classifier(self.path, self.device, in_bfloat16)
         label = label_index(loaded.model.config.id2label, self.label, self.path)
-        template = self._template(loaded)
-        texts = [self._text(sample, template, loaded) for sample in samples]
+        template = template_for(loaded.tokenizer, self.template, self.path)
+        texts = [
+            judged_text(loaded.tokenizer, template, *_parts(sample), self.path)
+            for sample in samples
+        ]
         rows, cut = loaded.encode(texts, self.max_tokens, special=template != CHAT)
         self._cut += cut
         batching = Batching(
@@ -235,26 +229,12 @@ class RewardModel(BaseReward):
             else (self.bfloat16)
         )
 
-    def _template(self, loaded: LoadedClassifier) -> str:
-        has_chat = bool(loaded.tokenizer.chat_template)
-        if self.template is None:
-            return CHAT if has_chat else PLAIN_TEMPLATE
-        if self.template == CHAT and not has_chat:
-            raise ModelError(
-                f"the tokenizer of {self.path!r} has no chat template; give template= with the "
-                "fields {prompt} and {completion}"
-            )
-        return self.template
 
-    def _text(self, sample: Sample, template: str, loaded: LoadedClassifier) -> str:
-        if isinstance(sample, Episode):
-            prompt, answer = sample.prompt, sample.completion
-        else:
-            prompt, answer = Prompt("", sample[0]), sample[1]
-        answer = defused(answer, special_tokens(loaded.tokenizer))
-        if template == CHAT:
-            return rendered(loaded.tokenizer, conversation(prompt, answer), self.path)
-        return filled(template, {"prompt": encodable(prompt.text), "completion": answer})
+def _parts(sample: Sample) -> tuple[Prompt, str]:
+    """Return the prompt and the answer of a sample."""
+    if isinstance(sample, Episode):
+        return sample.prompt, sample.completion
+    return Prompt("", sample[0]), sample[1]
 
 
 def _saved_settings(folder: Path) -> dict[str, Any]:

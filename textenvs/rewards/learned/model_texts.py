@@ -8,6 +8,48 @@ from textenvs.errors import ModelError
 from textenvs.rewards.learned.batches import encodable
 from textenvs.types import Prompt
 
+CHAT = "chat"
+PLAIN_TEMPLATE = "{prompt}{completion}"
+
+
+def template_for(tokenizer: Any, template: str | None, path: str) -> str:
+    """Return the template that a model's texts are written in.
+
+    Args:
+        tokenizer: Of transformers.
+        template: As asked for; None is `CHAT` where the tokenizer has a chat template, else
+            `PLAIN_TEMPLATE`.
+        path: Of the model, for the error.
+
+    Raises:
+        ModelError: if `CHAT` is asked for and there is no chat template.
+    """
+    has_chat = bool(tokenizer.chat_template)
+    if template is None:
+        return CHAT if has_chat else PLAIN_TEMPLATE
+    if template == CHAT and not has_chat:
+        raise ModelError(
+            f"the tokenizer of {path!r} has no chat template; give template= with the "
+            "fields {prompt} and {completion}"
+        )
+    return template
+
+
+def judged_text(tokenizer: Any, template: str, prompt: Prompt, completion: str, path: str) -> str:
+    """Return what a reward model reads of a prompt with its answer, in scoring and in training.
+
+    Args:
+        tokenizer: Of transformers.
+        template: `CHAT`, or a text with the fields {prompt} and {completion}.
+        prompt: What was asked.
+        completion: The answer; special tokens that it spells out are broken up.
+        path: Of the model, for the error.
+    """
+    answer = defused(completion, special_tokens(tokenizer))
+    if template == CHAT:
+        return rendered(tokenizer, conversation(prompt, answer), path)
+    return filled(template, {"prompt": encodable(prompt.text), "completion": answer})
+
 
 def filled(template: str, fields: Mapping[str, str]) -> str:
     """Return a template with its `{fields}` replaced, in one pass.
