@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from agents.config import Critic, LoRAConfig
+from agents.modeling import adapter_folders
 from agents.modeling.adapters import with_adapters
 from agents.modeling.critic import begin_from_reward_model, trunk_only
 from agents.modeling.frozen_copy import frozen_copy
 from agents.modeling.sampling import choose_tokens
+from agents.modeling.tokenizer_files import save_tokenizer
 from agents.modeling.trunks import recompute_blocks, train_top_layers
 from textenvs.decoding import CachedDecoder, autocast
 from textenvs.errors import (
@@ -25,7 +27,7 @@ from textenvs.errors import (
     TextEnvsError,
     UnknownNameError,
 )
-from textenvs.models import has_fast_bfloat16, load_causal_lm
+from textenvs.models import has_fast_bfloat16
 from textenvs.reference import CausalLMReference
 from textenvs.row_cache import DecodeState
 from textenvs.teacher_forcing.logit_head import find_logit_head
@@ -138,6 +140,7 @@ class CausalLMPolicy(nn.Module):
         self.critic, self.lora, self.temperature = critic, lora, temperature
         self.tokenizer = tokenizer
         self.source = str(model.config._name_or_path)  # where the base weights can be had again
+        self.earlier_adapter: adapter_folders.LoadedAdapter | None = None
         if trainable_layers is not None:
             train_top_layers(model, trainable_layers)
         self.trainable_layers = trainable_layers
@@ -183,6 +186,7 @@ class CausalLMPolicy(nn.Module):
 
         Args:
             name: `"tiny-lm"`, `"smollm2-135m"`, a folder of `save_pretrained`, a hub name.
+                Adapters in a folder are merged: `lora` trains new ones over them.
             critic: As in the constructor.
             lora: True takes the default `LoRAConfig`.
             temperature: As in the constructor.
@@ -197,7 +201,8 @@ class CausalLMPolicy(nn.Module):
             UnknownNameError: if the name leads nowhere.
             ModelError: if the folder holds no causal language model.
         """
-        model = load_causal_lm(name).to(device)
+        model, earlier_adapter = adapter_folders.load_merged(name)
+        model.to(device)
         try:
             tokenizer: TextTokenizer | None = load_tokenizer(name)
         except TextEnvsError:
@@ -214,7 +219,7 @@ class CausalLMPolicy(nn.Module):
             gradient_checkpointing=gradient_checkpointing,
             compile=compile,
         )
-        policy.source = str(name)
+        policy.source, policy.earlier_adapter = str(name), earlier_adapter
         head = Path(name) / VALUE_HEAD
         if head.is_file():
             policy.load_critic(head)
@@ -398,16 +403,30 @@ class CausalLMPolicy(nn.Module):
             return self.model
         return copy.deepcopy(self.model).merge_and_unload()
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write a plain Hugging Face folder, and the critic beside it.
+    def save_pretrained(
+        self, folder: str | Path, adapter: adapter_folders.Adapter = "merge"
+    ) -> Path:
+        """Write a Hugging Face folder, and the critic beside it.
 
-        `AutoModelForCausalLM.from_pretrained` loads the folder; adapters are merged.
+        Args:
+            folder: Where.
+            adapter: "merge" writes a plain model, which `AutoModelForCausalLM` loads; "keep"
+                the adapters alone, for peft, with the name of their base.
+
+        Raises:
+            ConfigError: if there are no adapters to keep, their base has no name, or the
+                folder holds the other kind.
+            UnknownNameError: if it is neither of the two.
         """
         folder = Path(folder)
+        adapter_folders.check_writable(folder, adapter, has_adapters=self.lora is not None)
         folder.mkdir(parents=True, exist_ok=True)
-        self.merged_model().save_pretrained(folder)
+        if adapter == "keep":
+            adapter_folders.save_adapter(folder, self.model, self.source, self.earlier_adapter)
+        else:
+            self.merged_model().save_pretrained(folder)
         if self.tokenizer is not None:
-            _save_tokenizer(self.tokenizer, folder)
+            save_tokenizer(self.tokenizer, folder)
         self.save_critic(folder / VALUE_HEAD)
         settings = {"critic": self.critic, "temperature": self.temperature}
         (folder / POLICY_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -439,18 +458,6 @@ class CausalLMPolicy(nn.Module):
                 'another shape; load it with the critic="..." it was saved with'
             )
         self.load_state_dict(tensors, strict=False)
-
-
-def _save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
-    """Copy a tokenizer's files, through transformers so that nothing is left out."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
-    backend = getattr(tokenizer, "backend", None)
-    if not isinstance(backend, PreTrainedTokenizerBase):
-        if not Path(tokenizer.name).is_dir():
-            return
-        backend = AutoTokenizer.from_pretrained(tokenizer.name)
-    backend.save_pretrained(folder)
 
 
 def _forward_of(trunk: nn.Module, compile: bool | str) -> Any:

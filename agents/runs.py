@@ -19,6 +19,7 @@ from typing import Any
 import tomli_w
 
 from textenvs.errors import ConfigError
+from textenvs.files import write_text as write_text
 
 MANIFEST = "manifest.json"
 PACKAGES = ("textenvs", "gymnasium", "numpy", "torch", "transformers", "peft", "rapidfuzz")
@@ -67,10 +68,15 @@ class RunFolder:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "python": platform.python_version(),
             "machine": f"{platform.machine()}, {os.cpu_count()} processors",
-            "packages": {name: _version(name) for name in PACKAGES},
+            "packages": package_versions(),
             "summary": _finite(summary),
         }
         write_text(self.path / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return the installed version of each of `PACKAGES`, None for one that is absent."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def free_folder(name: str) -> Path:
@@ -80,13 +86,6 @@ def free_folder(name: str) -> Path:
         number += 1
         path = Path("runs") / f"{name}-{number}"
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def model_folder(name: str | Path) -> str:
         return str(_converted_smollm2())
     path = Path(text)
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / n).is_file() for n in ("config.json", "adapter_config.json")):
             raise ModelError(
                 f"the folder {text!r} holds no config.json, so it is no Hugging Face model; "
                 "name a folder written by save_pretrained, or by textenvs sft or train"
