@@ -86,26 +86,39 @@ def answer_prompts(
     Raises:
         ConfigError: if `n_prompts` is below 1.
     """
-    if n_prompts < 1:
-        raise ConfigError(f"n_prompts must be at least 1, got {n_prompts}; the default is 200")
     venv = _evaluation_env(id_or_env, num_envs, n_prompts, env_kwargs)
     count = min(n_prompts, len(venv.prompts))
+    infos = play_prompts(agent, venv, count, deterministic)
+    return [_answer(venv.prompts[i].id, info) for i, info in enumerate(infos)]
+
+
+def play_prompts(
+    agent: Any, venv: TextVectorEnv, count: int, deterministic: bool = True
+) -> list[dict[str, Any]]:
+    """Return the final info of an episode of each of the first prompts, in order.
+
+    Args:
+        agent: As in `evaluate`.
+        venv: With autoreset disabled.
+        count: How many; at most as many as there are prompts.
+        deterministic: Greedy decoding; False samples.
+    """
     ids = [venv.prompts[i].id for i in range(count)]
-    answers: dict[int, Answer] = {}
+    played: dict[int, dict[str, Any]] = {}
     asked = list(range(venv.num_envs))  # the prompt each row answers; >= count is idle
     filler = filler_token(venv)
     observation, _ = venv.reset(options={"prompt_id": [ids[i % count] for i in asked]})
     state, fresh = None, np.ones(venv.num_envs, bool)
     following = venv.num_envs
-    while len(answers) < count:
+    while len(played) < count:
         actions, state = agent.predict(
             observation, state=state, episode_start=fresh, deterministic=deterministic
         )
         idle = np.array([i >= count for i in asked])
         actions = np.where(idle, filler, np.asarray(actions, np.int64))
-        observation, rewards, terminated, _, infos = venv.step(actions)
+        observation, _, terminated, _, infos = venv.step(actions)
         for row in np.flatnonzero(terminated & ~idle).tolist():
-            answers[asked[row]] = _answer(ids[asked[row]], row_info(infos, row), rewards[row])
+            played[asked[row]] = row_info(infos, row)
         fresh = terminated.copy()
         if terminated.any():
             replay = [ids[0]] * venv.num_envs
@@ -114,13 +127,13 @@ def answer_prompts(
                 replay[row] = ids[asked[row] % count]
             options = {"reset_mask": terminated, "prompt_id": replay}
             observation, _ = venv.reset(options=options)
-    return [answers[i] for i in range(count)]
+    return [played[i] for i in range(count)]
 
 
-def _answer(prompt_id: str, info: Mapping[str, Any], reward: float) -> Answer:
+def _answer(prompt_id: str, info: Mapping[str, Any]) -> Answer:
     values = {
         **info["metrics"],
-        "reward": float(reward),
+        "reward": float(info["task_reward"]),
         "length": float(len(info["completion_ids"])),
         "eos": float(info["finish_reason"] == "eos"),
     }
@@ -165,6 +178,8 @@ def bootstrap_mean(values: np.ndarray, *, seed: int = 0) -> Interval:
 def _evaluation_env(
     id_or_env: Any, num_envs: int, n_prompts: int, env_kwargs: Mapping[str, Any] | None
 ) -> TextVectorEnv:
+    if n_prompts < 1:
+        raise ConfigError(f"n_prompts must be at least 1, got {n_prompts}; the default is 200")
     if isinstance(id_or_env, str):
         options = {"split": "test", **(env_kwargs or {})}
         made: Any = gym.make_vec(id_or_env, num_envs=1, **options)

@@ -37,19 +37,63 @@ def full_kl(
     Returns:
         float32 [B, T] in nats, 0 behind the end.
     """
-    acted = attention_mask[:, start:].bool()
+    logprobs = _distributions(policy, input_ids, attention_mask, start, allowed)
+    theirs = _reference_distributions(reference, input_ids, attention_mask)
+    divergence = (logprobs.exp() * (logprobs - theirs)).sum(-1)
+    return _per_token(divergence, attention_mask[:, start:])
+
+
+@torch.no_grad()
+def full_kl_and_entropy(
+    policy: CausalLMPolicy,
+    reference: Reference,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    start: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the KL as `full_kl` does and the policy's entropy, of one pass, without gradient.
+
+    Arguments are those of `full_kl`.
+
+    Returns:
+        float32 [B, T] in nats, 0 behind the end; two of them.
+    """
+    logprobs = _distributions(policy, input_ids, attention_mask, start)
+    theirs = _reference_distributions(reference, input_ids, attention_mask)
+    probabilities, acted = logprobs.exp(), attention_mask[:, start:]
+    divergence = (probabilities * (logprobs - theirs)).sum(-1)
+    entropy = -(probabilities * logprobs).sum(-1)
+    return _per_token(divergence, acted), _per_token(entropy, acted)
+
+
+def _distributions(
+    policy: CausalLMPolicy,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    start: int,
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """Return float32 [B, T', V], log pi(. | s_t)."""
     with autocast(policy.use_bfloat16, input_ids.device):
         logits = completion_logits(
             policy.model, input_ids, attention_mask, start, vocab_size=policy.vocab_size
         )
     logits = logits / policy.temperature
-    width = logits.shape[1]
     if allowed is not None:
-        forbidden = ~unpack_bits(allowed[:, :width], policy.vocab_size)
+        forbidden = ~unpack_bits(allowed[:, : logits.shape[1]], policy.vocab_size)
         logits = logits.masked_fill(forbidden, MASKED_LOGIT)
-    logprobs = logits.log_softmax(-1)
-    theirs = torch.from_numpy(
-        reference.completion_distributions(input_ids.cpu().numpy(), attention_mask.cpu().numpy())
-    ).to(logits.device)
-    divergence = (logprobs.exp() * (logprobs - theirs)).sum(-1) * acted[:, :width]
-    return torch.nn.functional.pad(divergence, (0, acted.shape[1] - width))
+    return logits.log_softmax(-1)
+
+
+def _reference_distributions(
+    reference: Reference, input_ids: Tensor, attention_mask: Tensor
+) -> Tensor:
+    """Return float32 [B, T', V], log pi_ref(. | s_t)."""
+    arrays = input_ids.cpu().numpy(), attention_mask.cpu().numpy()
+    return torch.from_numpy(reference.completion_distributions(*arrays)).to(input_ids.device)
+
+
+def _per_token(values: Tensor, acted: Tensor) -> Tensor:
+    """Return [B, T] of [B, T'], 0 behind the end."""
+    width = values.shape[1]
+    return torch.nn.functional.pad(values * acted[:, :width].bool(), (0, acted.shape[1] - width))

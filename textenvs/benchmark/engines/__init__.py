@@ -1,0 +1,1 @@
+"""Where cells run: a pool of processes on this machine, or a Ray cluster."""
