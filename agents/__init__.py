@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agents.baselines import Oracle, Random, Reference
     from agents.best_of_n import BestOfN
     from agents.config import OnPolicyConfig, PPOConfig, SFTConfig
+    from agents.dpo import DPOConfig
     from agents.evaluation import evaluate
     from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
     from agents.fine_tuning import sft
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from agents.online_dpo import OnlineDPO, OnlineDPOConfig
     from agents.policy import CausalLMPolicy
     from agents.ppo import PPO
+    from agents.pretraining import PretrainingConfig, pretrain
     from agents.pretraining_mix import PretrainingMix
     from agents.reinforce import REINFORCE, REINFORCEConfig
+    from agents.reward_modeling import RewardModelingConfig, kwise_loss, train_reward_model
     from agents.rloo import RLOO, RLOOConfig
 
 _HOMES = {
@@ -28,6 +31,7 @@ _HOMES = {
     "A2CConfig": "agents.a2c",
     "BestOfN": "agents.best_of_n",
     "CausalLMPolicy": "agents.policy",
+    "DPOConfig": "agents.dpo",
     "ExpertIteration": "agents.expert_iteration",
     "ExpertIterationConfig": "agents.expert_iteration",
     "GRPO": "agents.grpo",
@@ -41,16 +45,21 @@ _HOMES = {
     "Oracle": "agents.baselines",
     "PPO": "agents.ppo",
     "PPOConfig": "agents.config",
+    "PretrainingConfig": "agents.pretraining",
     "PretrainingMix": "agents.pretraining_mix",
     "REINFORCE": "agents.reinforce",
     "REINFORCEConfig": "agents.reinforce",
+    "RewardModelingConfig": "agents.reward_modeling",
     "RLOO": "agents.rloo",
     "RLOOConfig": "agents.rloo",
     "Random": "agents.baselines",
     "Reference": "agents.baselines",
     "SFTConfig": "agents.config",
     "evaluate": "agents.evaluation",
+    "kwise_loss": "agents.reward_modeling",
+    "pretrain": "agents.pretraining",
     "sft": "agents.fine_tuning",
+    "train_reward_model": "agents.reward_modeling",
 }
 
 __all__ = [
@@ -63,6 +72,7 @@ __all__ = [
     "A2CConfig",
     "BestOfN",
     "CausalLMPolicy",
+    "DPOConfig",
     "ExpertIteration",
     "ExpertIterationConfig",
     "GRPOConfig",
@@ -73,15 +83,20 @@ __all__ = [
     "OnlineDPOConfig",
     "Oracle",
     "PPOConfig",
+    "PretrainingConfig",
     "PretrainingMix",
     "REINFORCEConfig",
     "RLOOConfig",
     "Random",
     "Reference",
+    "RewardModelingConfig",
     "SFTConfig",
     "evaluate",
+    "kwise_loss",
+    "pretrain",
     "sft",
     "textenvs",
+    "train_reward_model",
 ]
 
 

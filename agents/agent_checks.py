@@ -30,7 +30,8 @@ def _check_config(agent: "OnPolicyAgent") -> None:
     if (config.ptx_coef > 0) != (agent.pretraining is not None):
         raise ConfigError(
             f"ptx_coef={config.ptx_coef:g} and pretraining={agent.pretraining!r} do not go "
-            "together: the mix needs a coefficient above 0 and pretraining=PretrainingMix(...)"
+            "together: the mix needs a coefficient above 0 and a text, pretraining="
+            "PretrainingMix(...) or on the command line --pretraining TEXT"
         )
 
 

@@ -51,9 +51,15 @@ COMMANDS = {
     "info": "agents.command_line.inspection:print_info",
     "check": "agents.command_line.checking:print_check",
     "audit": "agents.command_line.auditing:print_audit",
+    "pretrain": "agents.command_line.pretraining:pretrain",
+    "sft": "agents.command_line.fine_tuning:fine_tune",
+    "preferences": "agents.command_line.preferring:build_preferences",
+    "rm": "agents.command_line.reward_modeling:train_reward_model",
+    "dpo": "agents.command_line.preference_tuning:tune",
     "train": "agents.command_line.commands:train",
-    "sft": "agents.command_line.commands:fine_tune",
     "evaluate": "agents.command_line.commands:evaluate_model",
+    "bench": "agents.command_line.benchmarking:bench",
+    "report": "agents.command_line.reporting:report",
     "replay": "agents.command_line.replay:replay_recording",
     "doctor": "agents.command_line.inspection:print_doctor",
 }
@@ -65,16 +71,22 @@ HELP = {
     "info": "one environment: spaces, a sample prompt, the right answer, its reward",
     "check": "is an environment sound: contract, leaks, determinism, batches, reward, splits",
     "audit": "how a reward can be gamed: scripted exploits, null policies, laws, a search",
+    "pretrain": "a causal language model on running text, from scratch or continued",
+    "sft": "supervised fine-tuning on right answers, a file or instruction data",
+    "preferences": "ranked answers: from the context, from samples, by a judge, from a file",
+    "rm": "a reward model trained on ranked answers",
+    "dpo": "direct preference optimisation on ranked answers, without a reward model",
     "train": "PPO, GRPO, ... on any causal language model, or an agent of your own",
-    "sft": "supervised fine-tuning on an environment's right answers",
     "evaluate": "gold metrics on held-out prompts, with 95% intervals",
+    "bench": "reward designs x agents x seeds, with statistics and verdicts",
+    "report": "one page of a run or a benchmark, readable offline",
     "replay": "recorded episodes through their environment again, compared bit for bit",
     "doctor": "check this installation",
 }
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10}{words}" for name, words in HELP.items()]
+    lines = [f"  {name:<13}{words}" for name, words in HELP.items()]
     return "\n".join(
         [
             "usage: textenvs COMMAND [options]",

@@ -1,40 +1,48 @@
-"""`textenvs train`, `sft`, `evaluate` and `demo`: settings in, run folder out."""
+"""`textenvs train`, `evaluate` and `demo`: settings in, run folder out."""
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import tomli_w
 from transformers.utils import logging as transformers_logging
 
 from agents.baselines import Reference
 from agents.command_line.catalogue import find_learner, takes_callback, takes_policy
 from agents.command_line.console import Console, metrics_table
 from agents.command_line.episode_sample import EpisodeSample
-from agents.command_line.inspection import require_id
+from agents.command_line.held_out import (
+    TITLE,
+    answer_held_out,
+    as_lists,
+    metric_names,
+    model_options,
+    named_model,
+    print_resolved,
+)
 from agents.command_line.settings import (
     DemoSettings,
-    EnvSettings,
     EvaluateSettings,
-    SFTSettings,
     TrainSettings,
     read_settings,
 )
 from agents.command_line.training import held_out_options, make_agent, resolve
-from agents.evaluation import Answer, answer_prompts, summarise
-from agents.fine_tuning import sft
-from agents.policy import CausalLMPolicy
+from agents.evaluation import Interval, answer_prompts, summarise
+from agents.perplexity import perplexity
+from agents.pretraining_texts import pretraining_texts
+from agents.publishing import ModelCard, check_repository, finish_stage
 from agents.runs import RunFolder, free_folder, plain, write_text
+from agents.trackers import Trackers, check_trackers, open_trackers
 from textenvs.errors import ConfigError
-from textenvs.models import model_folder
+from textenvs.options import checked_integer
 
 # The commands show their own progress; a library's bars would tear it.
 transformers_logging.disable_progress_bar()
 
-HELD_OUT = "Held-out prompts, greedy, 95% intervals"
+MEASURED_TEXTS = 200
+"""Held-out pretraining texts whose perplexity is measured, as in `textenvs pretrain`."""
 SHOWN = {
     "timesteps": "tokens {:.0f}",
     "score": "score {:.3f}",
@@ -47,35 +55,17 @@ SHOWN = {
 """Metric -> how the line of an update shows it."""
 
 
-def _resolved(settings: Any, dry_run: bool, console: Console) -> bool:
-    """Print the settings if that is all that was asked for."""
-    if dry_run:
-        console.say(tomli_w.dumps(plain(settings)).rstrip())
-    return dry_run
-
-
-def _options(settings: EnvSettings, model: str) -> dict[str, Any]:
-    """Return the environment's options, with the model's own tokenizer."""
-    require_id(settings.env)
-    return {"tokenizer": model_folder(model), **settings.options()}
-
-
-def _held_out(
-    agent: Any, settings: EnvSettings, options: Mapping[str, Any], n_prompts: int, rows: int
-) -> list[Answer]:
-    test = {"split": "test", **options}
-    return answer_prompts(agent, settings.env, n_prompts, num_envs=rows, env_kwargs=test)
-
-
 def train(arguments: Sequence[str], console: Console) -> int:
     """Train a model with the agent that was asked for, and keep a run folder."""
     settings, dry_run = read_settings(TrainSettings, arguments, command="train")
     learner = find_learner(settings.agent)
     settings = resolve(settings, learner)
+    _check_push(settings, learner)
+    check_trackers(settings.track)
     told = dataclasses.asdict(settings)
     if settings.agent_option or not takes_policy(learner):
         del told["ppo"]  # the settings of an agent that is not trained
-    if _resolved(told, dry_run, console):
+    if print_resolved(told, dry_run, console):
         return 0
     agent, venv = make_agent(settings, learner)
     run = RunFolder(settings.out or free_folder(f"train-{settings.seed}"), told)
@@ -83,31 +73,83 @@ def train(arguments: Sequence[str], console: Console) -> int:
         agent.recorder = EpisodeSample(run.episodes, venv, settings.record_episodes)
     table = {}
     options = held_out_options(settings, learner)
+    held_out_texts = _held_out_texts(settings.pretraining)
 
     def judge(stage: str) -> None:
         if settings.eval_prompts:
-            answers = _held_out(agent, settings, options, settings.eval_prompts, settings.num_envs)
+            answers = answer_held_out(
+                agent, settings, options, settings.eval_prompts, settings.num_envs
+            )
             table[stage] = summarise(answers)
+        if settings.pretraining is not None:
+            forgotten = perplexity(agent.policy, agent.policy.tokenizer, held_out_texts)
+            table[stage] = {**table.get(stage, {}), "perplexity": forgotten}
 
-    judge("before")
-    if takes_policy(learner):
-        _learn(agent, settings, run, console)
-        last = agent.save(run.checkpoint(agent.num_updates))
-    else:
-        last = _learn_own(agent, settings, run, console)
-    judge("after")
+    with open_trackers(settings.track, run.path, plain(told), console.say) as trackers:
+        judge("before")
+        if takes_policy(learner):
+            _learn(agent, settings, run, trackers, console)
+            last = Path(agent.save(run.checkpoint(agent.num_updates)))
+        else:
+            last = _learn_own(agent, settings, run, trackers, console)
+        judge("after")
     if table:
-        console.print(metrics_table(HELD_OUT, table, _shown(table)))
-    run.finish({stage: {n: list(v) for n, v in row.items()} for stage, row in table.items()})
+        console.print(metrics_table(TITLE, table, metric_names(table)))
+    pushed = None
+    if takes_policy(learner):
+        card = _card(settings, learner, arguments, told, table.get("after", {}))
+        pushed = finish_stage(run, last, card, as_lists(table), push_to_hub=settings.push_to_hub)
+    else:
+        run.finish(as_lists(table))
     console.say(f"Run folder: {run.path}\nModel: {last}")
+    if pushed is not None:
+        console.say(f"Pushed: {pushed}")
     return 0
 
 
-def _learn(agent: Any, settings: TrainSettings, run: RunFolder, console: Console) -> None:
+def _check_push(settings: TrainSettings, learner: type[Any]) -> None:
+    """Refuse a push that could not work, before anything is trained."""
+    if settings.push_to_hub is None:
+        return
+    check_repository(settings.push_to_hub)
+    if not takes_policy(learner):
+        raise ConfigError(
+            f"--push-to-hub needs a Hugging Face model, but {learner.__name__} saves itself in a "
+            "way of its own; push its folder with `hf upload`"
+        )
+
+
+def _card(
+    settings: TrainSettings,
+    learner: type[Any],
+    arguments: Sequence[str],
+    told: Mapping[str, Any],
+    metrics: Mapping[str, Interval],
+) -> ModelCard:
+    options = f" ({', '.join(settings.option)})" if settings.option else ""
+    return ModelCard(
+        stage=learner.__name__.lower(),
+        base_model=settings.model,
+        data=f"Prompts of {settings.env}{options}, answered by the model itself.",
+        command=shlex.join(["textenvs", "train", *arguments]),
+        settings=told,
+        metrics=metrics,
+    )
+
+
+def _held_out_texts(source: str | None) -> list[str]:
+    """Return the pretraining texts that forgetting is measured on."""
+    return [] if source is None else pretraining_texts(source, "held-out")[:MEASURED_TEXTS]
+
+
+def _learn(
+    agent: Any, settings: TrainSettings, run: RunFolder, trackers: Trackers, console: Console
+) -> None:
     """Train, one line an update: what was learned and where the time went."""
 
     def log(metrics: Mapping[str, float]) -> bool:
         run.log(metrics)
+        trackers.log(metrics, agent.num_updates)
         console.say(_line(agent.num_updates, metrics))
         every = settings.save_every
         if every and agent.num_updates % every == 0:
@@ -117,7 +159,9 @@ def _learn(agent: Any, settings: TrainSettings, run: RunFolder, console: Console
     agent.learn(settings.timesteps, log, reset_num_timesteps=settings.resume is None)
 
 
-def _learn_own(agent: Any, settings: TrainSettings, run: RunFolder, console: Console) -> Path:
+def _learn_own(
+    agent: Any, settings: TrainSettings, run: RunFolder, trackers: Trackers, console: Console
+) -> Path:
     """Train an agent that brings its own model; return where it saved itself.
 
     Its callback, if it takes one, is given a mapping of numbers and may answer False.
@@ -128,6 +172,7 @@ def _learn_own(agent: Any, settings: TrainSettings, run: RunFolder, console: Con
         nonlocal updates
         updates += 1
         run.log(metrics)
+        trackers.log(metrics, updates)
         console.say(_line(updates, metrics))
         if settings.save_every and updates % settings.save_every == 0:
             agent.save(str(run.checkpoint(updates)))
@@ -151,40 +196,13 @@ def _line(update: int, metrics: Mapping[str, float]) -> str:
     return "  ".join(words)
 
 
-def fine_tune(arguments: Sequence[str], console: Console) -> int:
-    """Fine-tune a model on an environment's right answers."""
-    settings, dry_run = read_settings(SFTSettings, arguments, command="sft")
-    if _resolved(settings, dry_run, console):
-        return 0
-    run = RunFolder(settings.out or free_folder(f"sft-{settings.seed}"), settings)
-    options = _options(settings, settings.model)
-    env = gym.make(settings.env, **options)
-    policy = CausalLMPolicy.from_pretrained(settings.model, lora=settings.lora)
-    table = {}
-    if settings.eval_prompts:
-        table["before"] = summarise(_held_out(policy, settings, options, settings.eval_prompts, 64))
-    with console.progress("SFT", settings.sft.steps) as advance:
-
-        def log(values: Mapping[str, Any]) -> None:
-            run.log(values)
-            advance(f"loss {values['loss']:.3f}")
-
-        sft(policy, env, settings.sft, seed=settings.seed, log=log)
-    last = policy.save_pretrained(run.checkpoint(settings.sft.steps))
-    if settings.eval_prompts:
-        table["after"] = summarise(_held_out(policy, settings, options, settings.eval_prompts, 64))
-        console.print(metrics_table(HELD_OUT, table, _shown(table)))
-    run.finish({stage: {n: list(v) for n, v in row.items()} for stage, row in table.items()})
-    console.say(f"Run folder: {run.path}\nModel: {last}")
-    return 0
-
-
 def evaluate_model(arguments: Sequence[str], console: Console) -> int:
     """Answer held-out prompts, greedily, by sampling, or both."""
     settings, dry_run = read_settings(EvaluateSettings, arguments, command="evaluate")
-    if _resolved(settings, dry_run, console):
+    settings = dataclasses.replace(settings, model=named_model(settings.model))
+    if print_resolved(settings, dry_run, console):
         return 0
-    options = {"split": settings.split, **_options(settings, settings.model)}
+    options = {"split": settings.split, **model_options(settings, settings.model)}
     agent = Reference(settings.model, settings.seed)
     ways = ("greedy", "sampled") if settings.decoding == "both" else (settings.decoding,)
     table = {}
@@ -201,24 +219,22 @@ def evaluate_model(arguments: Sequence[str], console: Console) -> int:
         for answer in answers[: settings.samples]:
             console.say(f"[{way}] {answer.prompt_id}: {answer.completion!r}")
     title = f"{settings.prompts_asked} prompts of {settings.split}, 95% intervals"
-    console.print(metrics_table(title, table, _shown(table)))
+    console.print(metrics_table(title, table, metric_names(table)))
     if settings.json is not None:
-        values = {way: {n: list(v) for n, v in row.items()} for way, row in table.items()}
-        write_text(settings.json, json.dumps(values, indent=2) + "\n")
+        write_text(settings.json, json.dumps(as_lists(table), indent=2) + "\n")
     return 0
 
 
 def demo(arguments: Sequence[str], console: Console) -> int:
     """Run the demonstration."""
-    from agents.demo import run_demo
+    from agents.demo import Demonstration
 
     settings, dry_run = read_settings(DemoSettings, arguments, command="demo")
-    if settings.n_items < 2 or min(settings.prompts_asked, settings.ppo_updates) < 1:
-        raise ConfigError("n_items must be at least 2, prompts_asked and ppo_updates at least 1")
-    if not _resolved(settings, dry_run, console):
-        run_demo(settings, console)
+    default = DemoSettings()
+    counts = ("prompts_asked", "pretrain_steps", "sft_steps", "ranked_prompts", "ppo_updates")
+    for name in counts:
+        checked_integer(name, getattr(settings, name), 1, getattr(default, name))
+    checked_integer("n_items", settings.n_items, 2, default.n_items, 30)
+    if not print_resolved(settings, dry_run, console):
+        Demonstration(settings, console).play()
     return 0
-
-
-def _shown(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in table.values() for name in row))

@@ -70,14 +70,19 @@ class Console:
 def metrics_table(
     title: str, rows: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str]
 ) -> Table:
-    """Return a table of intervals: one row a stage, one column a metric."""
-    shown = [name for name in names if any(name in row for row in rows.values())]
-    table = Table(title=title)
-    table.add_column("")
-    for name in shown:
-        table.add_column(name, justify="right", no_wrap=True)
-    for stage, row in rows.items():
-        table.add_row(stage, *(_cell(row[name]) if name in row else "" for name in shown))
+    """Return a table of intervals: one row a metric, one column a stage.
+
+    Args:
+        title: Above the table.
+        rows: Stage -> metric -> (mean, low, high).
+        names: Metrics in the order to show them; one that no stage has is left out.
+    """
+    table = Table("", title=title)
+    for stage in rows:
+        table.add_column(stage, justify="right")
+    for name in names:
+        if any(name in row for row in rows.values()):
+            table.add_row(name, *(_cell(row[name]) if name in row else "" for row in rows.values()))
     return table
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import tomllib
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,15 +10,14 @@ from typing import Annotated, Any, TypeVar
 import tomli_w
 import tyro
 
-from agents.config import Critic, PPOConfig, SFTConfig
-from textenvs.errors import ConfigError, UnknownNameError
+from agents.config import Critic, PPOConfig
+from textenvs.errors import ConfigError
+from textenvs.typed_tables import NONE, from_table, read_toml, table_values
 
 Settings = TypeVar("Settings")
 Options = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 DEFAULT_ENV = "textenvs/ContextSelect-v0"
-NONE = "none"
-"""No value, where a setting may have none; TOML has no word for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +62,17 @@ class TrainSettings(EnvSettings):
         critic: Value head on the policy's trunk ("shared") or on its own ("separate").
         lora: Train low-rank adapters; the reference is then the model without them.
         temperature: Of sampling.
+        pretraining: Text as in `textenvs pretrain --data`. Its held-out part is read before
+            and after, so that forgetting shows as perplexity; with --ppo.ptx-coef (other
+            agents: -a ptx_coef=...) the rest is mixed into every update, against it.
         seed: Decides prompts, tokens and batches.
         eval_prompts: Held-out prompts answered before and after; 0 evaluates nothing.
         save_every: Updates between checkpoints; 0 saves at the end alone.
         record_episodes: Episodes of each update kept in episodes.jsonl; 0 keeps none.
+        track: Show the metrics in a tracker as well: "tensorboard", "trackio" or "wandb"; may
+            be repeated. Nothing leaves this machine unless you have told the tracker to.
         resume: A checkpoint to go on from, exactly.
+        push_to_hub: Also upload the model to this repository of the Hugging Face hub.
         ppo: Settings of PPO.
     """
 
@@ -85,33 +89,15 @@ class TrainSettings(EnvSettings):
     critic: Critic = "shared"
     lora: bool = False
     temperature: float = 1.0
+    pretraining: str | None = None
     seed: int = 0
     eval_prompts: int = 100
     save_every: int = 0
     record_episodes: int = 4
+    track: Options = ()
     resume: Path | None = None
+    push_to_hub: str | None = None
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
-
-
-@dataclasses.dataclass(frozen=True)
-class SFTSettings(EnvSettings):
-    """Fine-tune a language model on an environment's right answers.
-
-    Attributes:
-        model: "tiny-lm", "smollm2-135m", a Hugging Face folder, a hub name.
-        out: Run folder; by default runs/sft-SEED.
-        lora: Train low-rank adapters; they are merged when saved.
-        seed: Decides the prompts.
-        eval_prompts: Held-out prompts answered before and after; 0 evaluates nothing.
-        sft: Settings of the training.
-    """
-
-    model: str = "tiny-lm"
-    out: Path | None = None
-    lora: bool = False
-    seed: int = 0
-    eval_prompts: int = 100
-    sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +127,7 @@ class EvaluateSettings(EnvSettings):
 
 @dataclasses.dataclass(frozen=True)
 class DemoSettings:
-    """Watch a small language model learn to answer only from the list: base, SFT, PPO.
+    """Watch a small language model take the whole road: pretraining, SFT, reward model, PPO.
 
     Attributes:
         out: Run folder; by default runs/demo-SEED.
@@ -149,8 +135,10 @@ class DemoSettings:
         corpus: Titles with categories: "films", "bbc-news", a file.
         n_items: Titles in each list.
         prompts_asked: Held-out prompts for each row of the table.
-        ppo_updates: PPO updates.
+        pretrain_steps: Steps of pretraining on the titles of the corpus.
         sft_steps: Steps of supervised fine-tuning.
+        ranked_prompts: Prompts whose answers are ranked, for the reward model and DPO.
+        ppo_updates: Updates of each PPO.
     """
 
     out: Path | None = None
@@ -158,8 +146,10 @@ class DemoSettings:
     corpus: str = "films"
     n_items: int = 8
     prompts_asked: int = 300
-    ppo_updates: int = 40
+    pretrain_steps: int = 40
     sft_steps: int = 60
+    ranked_prompts: int = 2000
+    ppo_updates: int = 40
 
 
 def read_settings(
@@ -205,14 +195,7 @@ def from_toml(kind: type[Settings], path: Path) -> Settings:
         ConfigError: if there is no such file, or it is no TOML.
         UnknownNameError: if a key is no setting.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        why = error.strerror
-        raise ConfigError(f"the config file {str(path)!r} cannot be read: {why}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
-    return _build(kind, table, where=str(path))
+    return from_table(kind, read_toml(path), str(path))
 
 
 def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
@@ -227,7 +210,7 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
         ConfigError: if a value is of a wrong type or out of range.
         UnknownNameError: if a name is no setting.
     """
-    return dataclasses.replace(config, **_values(type(config), options, where))
+    return dataclasses.replace(config, **table_values(type(config), options, where))
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -249,55 +232,6 @@ def write_options(config: Any) -> tuple[str, ...]:
 
 def _option_text(value: Any) -> str:
     return NONE if value is None else tomli_w.dumps({"v": value}).partition("=")[2].strip()
-
-
-def _build(kind: Any, table: Mapping[str, Any], where: str) -> Any:
-    return kind(**_values(kind, table, where))
-
-
-def _values(kind: Any, table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in fields:
-            raise UnknownNameError(f"setting in {where}", key, fields)
-        values[name] = _value(hints[name], value, f"{where}: {name}")
-    return values
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a table, got {value!r}")
-        return _build(hint, value, where)
-    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    choices = typing.get_args(hint) if union else (hint,)
-    for choice in choices:
-        if choice is type(None) and isinstance(value, str) and value.lower() == NONE:
-            return None
-        if choice is Path and isinstance(value, str):
-            return Path(value)
-        if choice is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if typing.get_origin(choice) is typing.Literal and value in typing.get_args(choice):
-            return value
-        if typing.get_origin(choice) is tuple and isinstance(value, list):
-            return tuple(str(item) for item in value)
-        if isinstance(choice, type) and isinstance(value, choice):
-            if not (isinstance(value, bool) and choice is not bool):
-                return value
-    names = " or ".join(_type_name(choice) for choice in choices)
-    raise ConfigError(f"{where} must be {names}, got {value!r}")
-
-
-def _type_name(hint: Any) -> str:
-    if hint is type(None):
-        return NONE
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(repr, typing.get_args(hint)))
-    return str(getattr(hint, "__name__", hint))
 
 
 def _parse_option(text: str) -> tuple[str, Any]:

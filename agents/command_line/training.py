@@ -8,10 +8,13 @@ from gymnasium.vector import VectorEnv
 
 from agents.checkpoint import read_training_json
 from agents.command_line.catalogue import make_own, takes_policy
+from agents.command_line.held_out import named_model
 from agents.command_line.inspection import require_id
 from agents.command_line.settings import TrainSettings, parse_options, with_options, write_options
 from agents.config import PPOConfig
 from agents.policy import CausalLMPolicy
+from agents.pretraining_mix import PretrainingMix
+from agents.pretraining_texts import pretraining_texts
 from textenvs.errors import ConfigError
 from textenvs.kl import KLCoefficient
 from textenvs.models import model_folder
@@ -21,7 +24,16 @@ SAMPLES = "samples_per_prompt"
 GROUP_SIZES = (8, 4, 2)
 """Answers to a prompt, for agents that compare them; the first that divides `num_envs`."""
 
-OF_OUR_POLICY = ("model", "kl_coef", "kl_target", "kl_timing", "critic", "lora", "temperature")
+OF_OUR_POLICY = (
+    "model",
+    "kl_coef",
+    "kl_target",
+    "kl_timing",
+    "critic",
+    "lora",
+    "temperature",
+    "pretraining",
+)
 """Settings that mean nothing to an agent that brings its own model."""
 
 
@@ -43,8 +55,9 @@ def resolve(settings: TrainSettings, learner: type[Any]) -> TrainSettings:
                 "deterministic), so it cannot be evaluated; give it one, or say --eval-prompts 0"
             )
         return settings
+    settings = dataclasses.replace(settings, model=named_model(settings.model))
     if learner.needs_groups and SAMPLES not in settings.options():
-        added = (*settings.option, f"{SAMPLES}={_group_size(settings.num_envs, learner)}")
+        added = (*settings.option, f"{SAMPLES}={group_size(settings.num_envs, learner)}")
         settings = dataclasses.replace(settings, option=added)
     given = parse_options(settings.agent_option)
     if learner.config_class is PPOConfig:
@@ -88,8 +101,9 @@ def make_agent(settings: TrainSettings, learner: type[Any]) -> tuple[Any, Vector
         venv = VectorReferenceKL(venv, policy.reference(), coefficient, timing=settings.kl_timing)
     if settings.resume is None:
         config = agent_config(settings, learner)
-        return learner(policy, venv, config, seed=settings.seed), venv
-    return _load(settings, learner, venv), venv
+        mix = _pretraining_mix(settings, policy, config.ptx_coef)
+        return learner(policy, venv, config, seed=settings.seed, pretraining=mix), venv
+    return _load(settings, learner, venv, policy), venv
 
 
 def _own_tokenizer(settings: TrainSettings, learner: type[Any]) -> dict[str, Any]:
@@ -97,13 +111,28 @@ def _own_tokenizer(settings: TrainSettings, learner: type[Any]) -> dict[str, Any
     return {"tokenizer": model_folder(settings.model)} if takes_policy(learner) else {}
 
 
-def _load(settings: TrainSettings, learner: type[Any], venv: VectorEnv) -> Any:
+def _pretraining_mix(
+    settings: TrainSettings, policy: CausalLMPolicy, coefficient: float
+) -> PretrainingMix | None:
+    """Return the text to mix in; none where it is only measured."""
+    if settings.pretraining is None or not coefficient:
+        return None
+    assert policy.tokenizer is not None, "a model by name comes with its tokenizer"
+    texts = pretraining_texts(settings.pretraining)
+    return PretrainingMix(texts, policy.tokenizer, seed=settings.seed)
+
+
+def _load(
+    settings: TrainSettings, learner: type[Any], venv: VectorEnv, policy: CausalLMPolicy
+) -> Any:
     path, name = settings.resume, learner.__name__
     assert path is not None
-    saved = read_training_json(path)["algorithm"]
-    if saved != name:
-        raise ConfigError(f"{path} was saved by {saved}, not by {name}; add --agent {saved}")
-    agent = learner.load(path, venv)
+    saved = read_training_json(path)
+    if saved["algorithm"] != name:
+        wrote = saved["algorithm"]
+        raise ConfigError(f"{path} was saved by {wrote}, not by {name}; add --agent {wrote}")
+    mix = _pretraining_mix(settings, policy, saved["config"]["ptx_coef"])
+    agent = learner.load(path, venv, pretraining=mix)
     asked = agent_config(settings, learner)
     if asked not in (learner.config_class(), agent.config):
         raise ConfigError(
@@ -125,7 +154,16 @@ def _load_own(learner: type[Any], settings: TrainSettings, venv: VectorEnv) -> A
     return learner.load(str(settings.resume), venv)
 
 
-def _group_size(num_envs: int, learner: type[Any]) -> int:
+def group_size(num_envs: int, learner: type[Any]) -> int:
+    """Return how many answers to a prompt a learner compares where nothing else is said.
+
+    Args:
+        num_envs: Completions sampled side by side.
+        learner: One that `needs_groups`.
+
+    Raises:
+        ConfigError: if no group size divides `num_envs`.
+    """
     for size in GROUP_SIZES:
         if num_envs % size == 0:
             return size

@@ -223,13 +223,17 @@ def test_sft_saves_a_model() -> None:
 
 
 def test_demo_runs_all_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--n-items", "3", "--prompts-asked", "4", "--ppo-updates", "1", "--sft-steps", "1"]
+    words = ["--n-items", "3", "--prompts-asked", "4", "--ranked-prompts", "8"]
+    words += ["--pretrain-steps", "1", "--sft-steps", "1", "--ppo-updates", "1"]
     assert main(["demo", *words]) == 0
     printed = capsys.readouterr().out
-    for word in ("base", "SFT", "PPO", "correct", "right answer", "runs/demo-0"):
+    stages = ("base", "SFT", "best of 4", "DPO", "PPO, rule", "PPO, learned")
+    for word in (*stages, "correct", "right answer", "perplexity", "held-out pairs", "runs/demo-0"):
         assert word in printed
     summary = json.loads(Path("runs/demo-0/manifest.json").read_text())["summary"]
-    assert set(summary) >= {"base", "SFT", "PPO", "ppo - sft"}
+    assert set(summary) >= {*stages, "perplexity", "reward model", "gains in correct"}
+    for stage in ("sft", "dpo", "ppo-rule", "ppo-learned", "reward-model"):
+        assert (Path("runs/demo-0/checkpoints") / stage / "model.safetensors").is_file()
 
 
 def test_doctor_finds_this_installation_sound() -> None:
