@@ -49,7 +49,7 @@ PPO_SETTINGS = PPOConfig(
 )
 KL_COEF, LEARNED_KL_COEF = 0.02, 0.05
 ROWS = 128
-SAMPLES = 4
+SAMPLES, BEST_OF = 4, 16
 SAMPLED_SHARE = 0.2
 """Of the ranked prompts, those whose answers the model has given itself."""
 MEASURED_PROMPTS = 300
@@ -94,7 +94,8 @@ class Demonstration:
         rankings = self._rank(policy, self.train, settings.ranked_prompts)
         write_rankings(self.run.path / "rankings.jsonl", rankings)
         reward = self._reward_model(policy, rankings)
-        self._judge(f"best of {SAMPLES}", BestOfN(policy, self.test, SAMPLES, reward=reward))
+        best = BestOfN(policy, self.test, BEST_OF, reward=reward, seed=settings.seed)
+        self._judge(f"best of {BEST_OF}", best)
         self._judge("DPO", self._dpo(rankings))
         self._judge("PPO, rule", self._ppo("ppo-rule", RULE, KL_COEF))
         self._judge("PPO, learned", self._ppo("ppo-learned", reward, LEARNED_KL_COEF))
@@ -218,7 +219,7 @@ class Demonstration:
             yield log
 
     def _finish(self, seconds: float) -> dict[str, Any]:
-        """Print the table and some answers; write the episodes and the manifest."""
+        """Print the table and some answers; write the answers and the manifest."""
         table = {stage: summarise(given) for stage, given in self.answers.items()}
         title = "Held-out titles, greedy decoding, 95% intervals"
         self.console.print(metrics_table(title, table, SHOWN))
@@ -233,7 +234,7 @@ class Demonstration:
         self._show_answers()
         for stage, given in self.answers.items():
             for answer in given:
-                self.run.log({"stage": stage, **dataclasses.asdict(answer)}, "episodes.jsonl")
+                self.run.log({"stage": stage, **dataclasses.asdict(answer)}, "answers.jsonl")
         summary: dict[str, Any] = as_lists(table)
         summary |= {"gains in correct": gains, **self.measured, "seconds": seconds}
         self.run.finish(summary)

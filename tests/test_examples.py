@@ -66,3 +66,17 @@ def test_an_agent_of_ones_own_learns_in_under_sixty_lines() -> None:
     before, after = (line.partition("mean=")[2] for line in run("own_agent.py").splitlines())
     assert float(before.split(",")[0]) < 0.1 < 0.4 < float(after.split(",")[0])
     assert len((EXAMPLES / "own_agent.py").read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_context_only_goes_through_its_stages_and_reads_them_back(tmp_path: Path) -> None:
+    sizes = "--model tiny-lm --items 4 --prompts 6 --curve-prompts 4 --sft-steps 1 --updates 1"
+    more = f"--updates-a-point 1 --episodes 8 --samples-per-prompt 4 --out {tmp_path}"
+    words = ("context_only/run.py", *sizes.split(), *more.split())
+    printed = run(*words)
+    for word in ("seed 0 base", "seed 0 SFT", "seed 0 PPO", "| PPO |", "update 1: strict"):
+        assert word in printed
+    again = run(*words)
+    assert "seed 0" not in again
+    assert [line for line in again.splitlines() if "|" in line] == [
+        line for line in printed.splitlines() if "|" in line
+    ]

@@ -318,8 +318,10 @@ def read_table(path: str | Path) -> list[dict[str, Any]]:
             return [dict(zip(header, row, strict=False)) for row in rows]
         if kind in (".json", ".jsonl", ".ndjson"):
             text = path.read_text(encoding="utf-8-sig")
-            records = json.loads(text) if kind == ".json" else map(json.loads, text.splitlines())
-            return [dict(record) for record in records]
+            if kind == ".json":
+                return [dict(record) for record in json.loads(text)]
+            # Not `splitlines`: JSON leaves U+2028 and its kin as they are inside a text.
+            return [dict(json.loads(line)) for line in text.split("\n") if line.strip()]
     except (UnicodeDecodeError, ValueError, TypeError) as error:
         raise ConfigError(f"{path.name!r} cannot be read as {kind[1:]}: {error}") from error
     if kind == ".parquet":

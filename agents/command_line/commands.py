@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
 
 from agents.baselines import Reference
 from agents.command_line.catalogue import find_learner, takes_callback, takes_policy
@@ -37,9 +36,6 @@ from agents.runs import RunFolder, free_folder, plain, write_text
 from agents.trackers import Trackers, check_trackers, open_trackers
 from textenvs.errors import ConfigError
 from textenvs.options import checked_integer
-
-# The commands show their own progress; a library's bars would tear it.
-transformers_logging.disable_progress_bar()
 
 MEASURED_TEXTS = 200
 """Held-out pretraining texts whose perplexity is measured, as in `textenvs pretrain`."""

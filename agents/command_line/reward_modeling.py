@@ -80,7 +80,6 @@ def train_reward_model(arguments: Sequence[str], console: Console) -> int:
     _check(settings)
     if print_resolved(settings, dry_run, console):
         return 0
-    transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # that the head is new is what is wanted
     train, test = _rankings(settings, console)
     model = _starting_model(settings.model, console)

@@ -18,6 +18,7 @@ Settings = TypeVar("Settings")
 Options = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 DEFAULT_ENV = "textenvs/ContextSelect-v0"
+REWARD_MODEL = "reward-model:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,14 @@ class EnvSettings:
     option: Annotated[Options, tyro.conf.arg(aliases=["-o"])] = ()
 
     def options(self) -> dict[str, Any]:
-        """Return the options as keyword arguments; values are read as TOML, else as text."""
+        """Return the options as keyword arguments; values are read as TOML, else as text.
+
+        A reward model may be named by the run folder of `textenvs rm`.
+        """
         parsed = parse_options(self.option)
+        named = parsed.get("reward")
+        if isinstance(named, str) and named.startswith(REWARD_MODEL):
+            parsed["reward"] = _stage_reward(named)
         return parsed if self.prompts is None else {"corpus": self.prompts, **parsed}
 
 
@@ -150,6 +157,16 @@ class DemoSettings:
     sft_steps: int = 60
     ranked_prompts: int = 2000
     ppo_updates: int = 40
+
+
+def _stage_reward(name: str) -> str:
+    """Return the name of a reward model with its run folder resolved, if it is one."""
+    path, mark, label = name.removeprefix(REWARD_MODEL).partition("#")
+    if not Path(path).is_dir():
+        return name
+    from agents.publishing import stage_model  # imports torch, which not every command needs
+
+    return f"{REWARD_MODEL}{stage_model(path, wants='reward-model')}{mark}{label}"
 
 
 def read_settings(

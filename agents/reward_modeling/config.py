@@ -3,6 +3,7 @@
 import dataclasses
 
 from agents.validation import count, not_negative, positive
+from textenvs.rewards.learned.model_texts import check_template
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,3 +47,4 @@ class RewardModelingConfig:
         count(self, "epochs", "batch_size", "micro_batch_tokens", "max_tokens")
         positive(self, "learning_rate", "adam_epsilon", "max_grad_norm")
         not_negative(self, "weight_decay", "centring_coef")
+        check_template(self.template)

@@ -227,7 +227,7 @@ def test_demo_runs_all_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
     words += ["--pretrain-steps", "1", "--sft-steps", "1", "--ppo-updates", "1"]
     assert main(["demo", *words]) == 0
     printed = capsys.readouterr().out
-    stages = ("base", "SFT", "best of 4", "DPO", "PPO, rule", "PPO, learned")
+    stages = ("base", "SFT", "best of 16", "DPO", "PPO, rule", "PPO, learned")
     for word in (*stages, "correct", "right answer", "perplexity", "held-out pairs", "runs/demo-0"):
         assert word in printed
     summary = json.loads(Path("runs/demo-0/manifest.json").read_text())["summary"]

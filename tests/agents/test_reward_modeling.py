@@ -356,3 +356,5 @@ def test_what_cannot_be_a_reward_model_is_refused(
         begin_reward_model("no-such-model")
     with pytest.raises(ConfigError, match="learning_rate must be above 0, got 0"):
         RewardModelingConfig(learning_rate=0)
+    with pytest.raises(ConfigError, match="template must hold the field {completion}"):
+        RewardModelingConfig(template="")

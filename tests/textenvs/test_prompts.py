@@ -57,6 +57,14 @@ def test_prompts_from_tables(kind: str, tmp_path: Path) -> None:
     assert [int(prompt.metadata["level"]) for prompt in source] == [1, 2]
 
 
+def test_json_lines_end_where_the_file_ends_them(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    texts = ["one\u2028line", "and\x85another"]
+    lines = (json.dumps({"text": text}, ensure_ascii=False) for text in texts)
+    path.write_bytes("\r\n\r\n".join(lines).encode())
+    assert [prompt.text for prompt in as_source(path)] == texts
+
+
 def test_generated_prompts() -> None:
     def make(index: int, generator: np.random.Generator) -> Prompt:
         return Prompt(f"sum-{index}", f"{generator.integers(1000)}+{generator.integers(1000)}=")

@@ -21,7 +21,7 @@ from textenvs.rewards.learned.classifier import (
     label_index,
     shared_classifier,
 )
-from textenvs.rewards.learned.model_texts import CHAT, judged_text, template_for
+from textenvs.rewards.learned.model_texts import CHAT, check_template, judged_text, template_for
 from textenvs.rewards.options import checked_count, is_finite
 from textenvs.types import Episode, Prompt
 
@@ -105,11 +105,7 @@ class RewardModel(BaseReward):
             saved.get("max_tokens", MAX_TOKENS) if max_tokens is None else max_tokens,
             MAX_TOKENS,
         )
-        if self.template not in (None, CHAT) and "{completion}" not in str(self.template):
-            raise ConfigError(
-                f"template must hold the field {{completion}}, or be {CHAT!r}, got "
-                f"{self.template!r}"
-            )
+        check_template(self.template)
         self.batch_tokens = checked_count("batch_tokens", batch_tokens, BATCH_TOKENS)
         self.bfloat16, self.fixed_shapes, self.device = bfloat16, fixed_shapes, device
         self.mean, self.std, self._cut = 0.0, 1.0, 0

@@ -4,12 +4,27 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from textenvs.errors import ModelError
+from textenvs.errors import ConfigError, ModelError
 from textenvs.rewards.learned.batches import encodable
 from textenvs.types import Prompt
 
 CHAT = "chat"
 PLAIN_TEMPLATE = "{prompt}{completion}"
+
+
+def check_template(template: str | None) -> None:
+    """Refuse a template that leaves the answer out.
+
+    Args:
+        template: As asked for: None, `CHAT`, or a text with the field {completion}.
+
+    Raises:
+        ConfigError: if it is a text without that field.
+    """
+    if template not in (None, CHAT) and "{completion}" not in str(template):
+        raise ConfigError(
+            f"template must hold the field {{completion}}, or be {CHAT!r}, got {template!r}"
+        )
 
 
 def template_for(tokenizer: Any, template: str | None, path: str) -> str:
