@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
 from agents.baselines import Reference
 from agents.command_line.catalogue import find_learner, takes_callback, takes_policy
 from agents.command_line.console import Console, metrics_table

@@ -1,7 +1,7 @@
 """Answer only from the list: base, SFT and PPO with LoRA, judged on held-out titles.
 
 `python examples/context_only/run.py` trains SmolLM2-135M-Instruct on lists of 10 titles, BBC news
-and films together, in about an hour on two processor cores; `--device cuda --items 30 --seeds 5`
+and films together, in half an hour on two processor cores; `--device cuda --items 30 --seeds 5`
 is the size of the published experiment. A stage that stands in the run folder is not run again,
 so a run that was stopped goes on; `--write` puts the table into README.md beside this file.
 """
@@ -38,10 +38,10 @@ class Settings:
     items: int = 10
     prompts: int = 500
     curve_prompts: int = 100
-    sft_steps: int = 240
+    sft_steps: int = 120
     sft_batch: int = 16
     sft_rate: float = 5e-4
-    updates: int = 40
+    updates: int = 30
     episodes: int = 128
     samples_per_prompt: int = 8
     ppo_rate: float = 1e-4
