@@ -1,6 +1,6 @@
-"""Five seeds of `textenvs demo`: is PPO above SFT above base on held-out titles?
+"""Five seeds of `textenvs demo`: what each stage of the road is worth on held-out titles.
 
-`python benchmarks/demo_seeds/run.py` (about 20 minutes on two cores) runs the command once a
+`python benchmarks/demo_seeds/run.py` (about an hour on two cores) runs the command once a
 seed and writes README.md beside this file. A seed whose run folder is whole is not run again.
 With `--jobs N` so many seeds run side by side, each with one thread.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 HERE = Path(__file__).parent
-STAGES = ("base", "SFT", "PPO")
+STAGES = ("base", "SFT", "best of 16", "DPO", "PPO, rule", "PPO, learned")
 METRICS = ("correct", "listed", "recall", "reward")
 
 
@@ -49,36 +50,64 @@ def report(manifests: list[dict], jobs: int) -> str:
         "# `textenvs demo` over seeds",
         "",
         f"Command: `python benchmarks/demo_seeds/run.py --jobs {jobs}`, which runs "
-        f"`textenvs demo --seed K` for K = 0 to {len(seeds) - 1}. Each seed has its own SFT "
-        "batches, rollouts and PPO batches; "
-        "all start from the shipped base model and answer the same 300 held-out lists of 8 films "
-        "greedily.",
+        f"`textenvs demo --seed K` for K = 0 to {len(seeds) - 1}. Each seed has its own batches, "
+        "rankings and rollouts; all start from the shipped base model and answer the same 300 "
+        "held-out lists of 8 films greedily.",
         "",
         f"Machine: {first['machine']}, CPU only, network off. "
         + ", ".join(f"{k} {v}" for k, v in first["packages"].items() if v)
-        + f". Seconds a seed: {', '.join(format(s['seconds'], '.0f') for s in seeds)}.",
+        + f". Seconds a seed, {jobs} side by side: "
+        + ", ".join(format(s["seconds"], ".0f") for s in seeds)
+        + ".",
         "",
-        "| seed | " + " | ".join(f"{s} correct" for s in STAGES) + " | PPO minus SFT |",
-        "|---|---|---|---|---|",
+        "Means over seeds, with 95% Student intervals:",
+        "",
+        "| | " + " | ".join(f"`{metric}`" for metric in METRICS) + " | `correct` minus SFT |",
+        "|---" * (len(METRICS) + 2) + "|",
     ]
-    for k, seed in enumerate(seeds):
-        cells = [format(seed[s]["correct"][0], ".3f") for s in STAGES]
-        gain = seed["PPO"]["correct"][0] - seed["SFT"]["correct"][0]
-        lines.append(f"| {k} | {' | '.join(cells)} | {gain:+.3f} |")
-    lines += ["", "Means over seeds, with 95% Student intervals:", ""]
-    lines += ["| | " + " | ".join(STAGES) + " | PPO minus SFT |", "|---|---|---|---|---|"]
-    for metric in METRICS:
-        table = np.array([[seed[s][metric][0] for s in STAGES] for seed in seeds])
-        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*t_interval(column)) for column in table.T[1:]]
-        gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*t_interval(table[:, 2] - table[:, 1]))
-        lines.append(f"| {metric} | {table[0, 0]:.3f} | {' | '.join(cells)} | {gain} |")
+    for stage in STAGES:
+        cells = [_told([seed[stage][metric][0] for seed in seeds]) for metric in METRICS]
+        gains = [seed[stage]["correct"][0] - seed["SFT"]["correct"][0] for seed in seeds]
+        gain = "" if stage in ("base", "SFT") else _told(gains, "+.3f")
+        lines.append(f"| {stage} | {' | '.join(cells)} | {gain} |")
     lines += [
         "",
         "`correct` is the share of answer lines that are, letter for letter, a listed title of the "
-        "asked genre. `reward` is what PPO was trained on (`context-match-f1`).",
+        "asked genre. `reward` is `context-match-f1`, which *PPO, rule* was trained on. *PPO, "
+        "learned* was trained on the reward model of its seed, which also chose the *best of 16*.",
+        "",
+        "`correct` by seed:",
+        "",
+        "| seed | " + " | ".join(STAGES) + " | reward model, held-out pairs | length ruler |",
+        "|---" * (len(STAGES) + 3) + "|",
+    ]
+    for k, seed in enumerate(seeds):
+        cells = [format(seed[stage]["correct"][0], ".3f") for stage in STAGES]
+        judged = seed["reward model"]
+        cells += [_of_pairs(judged["pair_accuracy"]), _of_pairs(judged["length_ruler"])]
+        lines.append(f"| {k} | {' | '.join(cells)} |")
+    perplexities = [[s["perplexity"][when][0] for s in seeds] for when in ("before", "after")]
+    lines += [
+        "",
+        "Perplexity of held-out titles, before and after pretraining: "
+        + " and ".join(_told(values, ".1f") for values in perplexities)
+        + ".",
         "",
     ]
     return "\n".join(lines)
+
+
+def _told(values: Sequence[float], form: str = ".3f") -> str:
+    """Return a mean over seeds with its interval; of one number, the number."""
+    if len(set(values)) == 1:
+        return format(values[0], form)
+    mean, low, high = (format(number, form) for number in t_interval(np.array(values)))
+    return f"{mean} [{low}, {high}]"
+
+
+def _of_pairs(interval: Sequence[float]) -> str:
+    mean, low, high = interval
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def main() -> None:

@@ -92,6 +92,14 @@ def test_one_seed_gives_no_bounds_and_equal_scores_no_width() -> None:
     assert math.isnan(mean_pivot(np.full((1, 5), 0.5)).p_value())
 
 
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_seeds_that_agree_but_for_one_have_the_interval_of_student(seeds: int) -> None:
+    scores = np.full(seeds, 32.0)
+    scores[0] = 31.5
+    wanted = stats.t.interval(0.95, seeds - 1, loc=scores.mean(), scale=stats.sem(scores))
+    assert mean_interval(scores)[1:3] == pytest.approx(wanted)
+
+
 @pytest.mark.parametrize("interval", INTERVALS)
 def test_one_seed_of_resampling_gives_one_interval(interval: Callable[..., Interval]) -> None:
     scores = np.random.default_rng(0).normal(size=(10, 20))

@@ -23,6 +23,11 @@ LEVEL = 0.95
 LEAST_KEPT = 5
 """Fewest values in the middle half for which the studentised bootstrap is used. Below it,
 resamples of one repeated seed, whose standard error is 0, reach the quantiles."""
+STUCK_SHARE, STUCK_ERROR = 0.005, 0.01
+"""A resample is stuck if its standard error is below 1% of the sample's although it has moved:
+it has drawn seeds that agree. Where more than this share of resamples is, as with an answer rate
+of 0 in all seeds but one, they would be the bounds, and Student's distribution is used instead.
+Of normal scores a share of 0.003 is stuck at five seeds, none at ten."""
 TINY = 1e-12
 
 
@@ -53,7 +58,7 @@ class Pivot:
         estimate: A mean, or an interquartile mean.
         error: Its standard error.
         roots: float64 [R], (estimate of a resample - estimate) / its error; None where
-            Student's distribution is used instead.
+            Student's distribution is used instead: few seeds, or seeds that agree.
         freedom: Degrees of freedom of Student's distribution.
         n: Seeds.
     """
@@ -169,8 +174,10 @@ def _pivot(scores: np.ndarray, centre: Centre, seed: int, resamples: int) -> Piv
     draws = draw(n, prompts, seed=seed, resamples=resamples)
     drawn = draws.seed_means(scores)
     of_drawn_prompts = prompt_variance(centred, draws.seed_counts, draws.prompt_counts)
-    errors = np.sqrt(centre.variance(drawn) + of_drawn_prompts)
-    return Pivot(estimate, error, _roots(centre.of(drawn) - estimate, errors), float("nan"), n)
+    errors, moved = np.sqrt(centre.variance(drawn) + of_drawn_prompts), centre.of(drawn) - estimate
+    stuck = (errors <= STUCK_ERROR * error) & (np.abs(moved) > TINY)
+    roots = None if stuck.mean() > STUCK_SHARE else _roots(moved, errors)
+    return Pivot(estimate, error, roots, _freedom(of_seeds, of_prompts, kept, prompts), n)
 
 
 def prompt_variance(
