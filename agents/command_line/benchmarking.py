@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,7 +55,8 @@ class RunSettings:
         gpus_per_cell: GPUs a cell takes; needs the engine "ray".
         retry_failed: Try failed cells again.
         report: Write summary and report in the end.
-        probe: With --dry-run: where no cell is finished, tell the time from short runs.
+        probe: With --dry-run, where no cell is finished: tell the time from short runs that are
+            thrown away, about a minute of them.
     """
 
     file: Annotated[Path | None, tyro.conf.Positional] = None
@@ -70,7 +70,7 @@ class RunSettings:
     gpus_per_cell: float = 0.0
     retry_failed: bool = False
     report: bool = True
-    probe: bool = False
+    probe: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,6 @@ def run(arguments: Sequence[str], console: Console) -> int:
         study = study.with_seeds(parse_seeds(settings.seeds))
     store = CellStore(settings.out or Path("runs") / f"bench-{settings.file.stem}")
     cells = chosen(plan_cells(study, RUNNER), settings.only)
-    if settings.probe and not dry_run:
-        raise ConfigError("--probe goes with --dry-run; a run tells its time as it goes")
     if dry_run:
         _show_plan(store, cells, settings, console)
         return 0
@@ -228,10 +226,13 @@ def _show_plan(
         console.say(f"{cell.id}  {store.state(cell.id):<8}{cell.label}")
     todo = owed(store, cells, retry_failed=settings.retry_failed)
     console.say(f"{len(cells)} cells, {len(todo)} to run, in {store.path}")
-    probe = partial(probe_cells, engine=PoolEngine(1)) if settings.probe else None
-    told = estimate(store, todo, cells, probe)
-    hint = "" if settings.probe or told.told else "; --probe tells it from short runs"
-    console.say(f"Time: {told.words(_pool_slots(settings))}{hint}")
+
+    def probe(unknown: Sequence[Cell]) -> list[float]:
+        console.say("Short runs tell the time (--no-probe leaves them out) ...")
+        return probe_cells(unknown, PoolEngine(1))
+
+    told = estimate(store, todo, cells, probe if settings.probe else None)
+    console.say(f"Time: {told.words(_pool_slots(settings))}")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`textenvs bench`: what it prints, what it refuses, what it leaves behind."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,9 @@ def test_a_dry_run_shows_the_cells_and_leaves_nothing(capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert printed.count("missing bandit / ") == 6
     assert "6 cells, 6 to run, in runs/bench-mine" in printed
-    assert "Time: unknown until a first cell is finished" in printed
+    assert re.search(r"Time: about \d+ s with \d+ side by side, from short runs of 1\n", printed)
+    assert main(["bench", "run", "mine.toml", "--dry-run", "--no-probe"]) == 0
+    assert "Time: unknown until a first cell is finished" in capsys.readouterr().out
     assert not Path("runs").exists()
 
 
@@ -137,5 +140,5 @@ def test_the_example_is_a_study(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
-    assert main(["bench", "run", "examples/benchmark_rewards.toml", "--dry-run"]) == 0
+    assert main(["bench", "run", "examples/benchmark_rewards.toml", "--dry-run", "--no-probe"]) == 0
     assert "20 cells, " in capsys.readouterr().out

@@ -63,8 +63,11 @@ def estimate(
         if seconds is not None:
             known.setdefault(_kind(cell), []).append(seconds)
     finished = sum(map(len, known.values()))
-    unknown = {_kind(cell): cell for cell in cells if _kind(cell) not in known}
-    if probe is not None:
+    unknown: dict[tuple[str, ...], Cell] = {}
+    for cell in cells:
+        if _kind(cell) not in known:
+            unknown.setdefault(_kind(cell), cell)
+    if probe is not None and unknown:
         for kind, seconds in zip(unknown, probe(list(unknown.values())), strict=True):
             known[kind] = [seconds]
     told = [median(known[_kind(cell)]) for cell in cells if _kind(cell) in known]
