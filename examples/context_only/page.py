@@ -23,7 +23,7 @@ def write_page(path: Path | None, settings: Any, results: list[dict[str, Any]]) 
     Args:
         path: README.md, or None.
         settings: Of the runs.
-        results: Of each seed, stage -> test metrics, seconds, curve.
+        results: Of each seed, stage -> test metrics, seconds, threads; `curve` -> its points.
     """
     text = "\n".join(_lines(settings, results)) + "\n"
     print(text)
@@ -73,13 +73,16 @@ def _lines(settings: Any, results: list[dict[str, Any]]) -> list[str]:
 
 def _table(results: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| stage | " + " | ".join(SHOWN) + " | seconds | published experiment |",
-        "|---" * (len(SHOWN) + 3) + "|",
+        "| stage | " + " | ".join(SHOWN) + " | seconds | threads | published experiment |",
+        "|---" * (len(SHOWN) + 4) + "|",
     ]
     for stage, published in PUBLISHED.items():
+        if any(stage not in result for result in results):
+            continue
         cells = [_cell([r[stage]["test"][name] for r in results]) for name in SHOWN]
         seconds = np.mean([r[stage]["seconds"] for r in results])
-        lines.append(f"| {stage} | {' | '.join(cells)} | {seconds:.0f} | {published:.2f} |")
+        cells += [f"{seconds:.0f}", str(results[0][stage]["threads"]), f"{published:.2f}"]
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
     return lines
 
 
@@ -106,7 +109,7 @@ def _interval_words(seeds: int) -> str:
 def _curves(results: list[dict[str, Any]]) -> list[str]:
     lines = ["| seed | update | strict | published | seconds |", "|---|---|---|---|---|"]
     for seed, result in enumerate(results):
-        for point in result["PPO"]["curve"]:
+        for point in result.get("curve", ()):
             cells = [_cell([point["validation"][name]]) for name in ("strict", "published")]
             lines.append(
                 f"| {seed} | {point['update']} | {' | '.join(cells)} | {point['seconds']:.0f} |"

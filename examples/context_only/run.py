@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import torch
 from measures import measure
 from page import write_page
 from titles import write_corpus
@@ -86,18 +87,17 @@ class Experiment:
     def _stage(self, name: str, make: Callable[[], Any]) -> None:
         if name in self.results:
             return
-        self._began, curve = time.perf_counter(), []
-        self._curve = curve
+        self._began = time.perf_counter()
         agent = make()
-        seconds = time.perf_counter() - self._began
+        told = {"seconds": self._seconds(), "threads": torch.get_num_threads()}
         answers = answer_prompts(agent, self.test, self.settings.prompts)
         measured = measure(answers, self.test.prompts)
-        self.results[name] = {"test": measured, "seconds": seconds, "curve": curve}
-        write_text(self.folder / "results.json", json.dumps(self.results, indent=2) + "\n")
+        self.results[name] = {"test": measured, **told}
+        self._keep()
         lines = [json.dumps(dataclasses.asdict(answer), ensure_ascii=False) for answer in answers]
         write_text(self.folder / f"answers-{name}.jsonl", "\n".join(lines) + "\n")
         shown = "  ".join(f"{n} {v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" for n, v in measured.items())
-        print(f"seed {self.seed} {name} ({seconds:.0f} s): {shown}", flush=True)
+        print(f"seed {self.seed} {name} ({told['seconds']:.0f} s): {shown}", flush=True)
 
     def _begin(self) -> agents.CausalLMPolicy:
         return self._policy(self.settings.model)
@@ -116,7 +116,10 @@ class Experiment:
         return policy
 
     def _ppo(self) -> agents.PPO:
-        """Train new adapters over the model of the SFT stage, which is the reference."""
+        """Train new adapters over the model of the SFT stage, which is the reference.
+
+        Every point of the curve is a checkpoint, and a run that was stopped goes on from it.
+        """
         settings, policy = self.settings, self._policy(self.folder / "SFT", lora=True)
         venv = gym.make_vec(
             ENV,
@@ -125,32 +128,46 @@ class Experiment:
             **self.task,
         )
         shaped = VectorReferenceKL(venv, policy.reference(), settings.kl_coef)
-        config = agents.PPOConfig(
-            learning_rate=settings.ppo_rate, n_epochs=2, gae_lambda=1.0, anneal=False
-        )
-        agent = agents.PPO(policy, shaped, config, seed=self.seed)
-        self._point(agent, 0)
+        curve = self.results.setdefault("curve", [])
+        if curve:
+            agent = agents.PPO.load(self.folder / "PPO", shaped)
+            self._began -= curve[-1]["seconds"]
+        else:
+            config = agents.PPOConfig(
+                learning_rate=settings.ppo_rate, n_epochs=2, gae_lambda=1.0, anneal=False
+            )
+            agent = agents.PPO(policy, shaped, config, seed=self.seed)
+            self._point(agent)
 
         def log(metrics: Mapping[str, float]) -> bool:
             self._log(metrics)
             if agent.num_updates % settings.updates_a_point == 0:
-                self._point(agent, agent.num_updates)
+                self._point(agent)
             return agent.num_updates < settings.updates
 
-        agent.learn(settings.updates * settings.episodes * 64, log)
-        agent.save(self.folder / "PPO")
+        if agent.num_updates < settings.updates:
+            tokens = settings.updates * settings.episodes * 64
+            agent.learn(tokens, log, reset_num_timesteps=False)
         return agent
 
-    def _point(self, agent: Any, update: int) -> None:
-        """Add a point to the stage's curve; the validation titles are in no other split."""
-        began = time.perf_counter()
+    def _point(self, agent: agents.PPO) -> None:
+        """Save the agent and add a point; the validation titles are in no other split."""
+        agent.save(self.folder / "PPO")
+        seconds = self._seconds()
         answers = answer_prompts(agent, self.validation, self.settings.curve_prompts)
         measured = measure(answers, self.validation.prompts)
-        self._began += time.perf_counter() - began  # measuring is no part of the stage's cost
-        seconds = time.perf_counter() - self._began
-        self._curve.append({"update": update, "seconds": seconds, "validation": measured})
+        self._began = time.perf_counter() - seconds  # measuring is no part of the stage's cost
+        update = agent.num_updates
+        self.results["curve"] += [{"update": update, "seconds": seconds, "validation": measured}]
+        self._keep()
         strict, low, high = measured["strict"]
         print(f"  update {update}: strict {strict:.3f} [{low:.3f}, {high:.3f}]", flush=True)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def _keep(self) -> None:
+        write_text(self.folder / "results.json", json.dumps(self.results, indent=2) + "\n")
 
     def _policy(self, model: str | Path, *, lora: bool = False) -> agents.CausalLMPolicy:
         return agents.CausalLMPolicy.from_pretrained(model, lora=lora, device=self.settings.device)
