@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ PRETRAINING_STEPS, SFT_STEPS, UPDATES = 60, 60, 32
 ROWS, KL_COEF, LEARNING_RATE = 64, 0.02, 1.5e-4
 PROMPTS, TEXTS = 300, 300
 PACKAGES = ("textenvs", "gymnasium", "numpy", "torch", "transformers")
-METRICS = {"perplexity": 2, "reward": 3, "correct": 3, "seconds": 0}
+METRICS = {"perplexity": 2, "reward": 3, "correct": 3}
 
 
 def begin(folder: Path) -> None:
@@ -75,10 +74,8 @@ def train(coefficient: float, seed: int, folder: Path) -> None:
     )
     shaped = VectorReferenceKL(venv, policy.reference(), KL_COEF)
     agent = agents.PPO(policy, shaped, config, seed=seed, pretraining=mix)
-    began = time.process_time()
     agent.learn(UPDATES * ROWS * 1_000, lambda metrics: agent.num_updates < UPDATES)
-    seconds = time.process_time() - began
-    _keep(folder / f"{coefficient}-{seed}.json", {**measure(policy), "seconds": seconds})
+    _keep(folder / f"{coefficient}-{seed}.json", measure(policy))
 
 
 def measure(policy: Any) -> dict[str, float]:
@@ -129,7 +126,7 @@ def report(folder: Path, jobs: int) -> str:
         "held-out lists; no title is in two splits.",
         "",
         f"Machine: {platform.machine()}, {os.cpu_count()} processors, CPU only, one thread a run. "
-        f"{versions}. Seconds are processor seconds of training.",
+        f"{versions}.",
         "",
         f"Means over {len(SEEDS)} seeds with 95% Student intervals:",
         "",
