@@ -31,6 +31,7 @@ from agents.pretraining_texts import pretraining_texts
 from agents.reward_modeling import RewardModelingConfig, judge_reward_models, train_reward_model
 from agents.reward_modeling.training import steps_of
 from agents.runs import RunFolder, free_folder
+from textenvs.errors import NothingToRankError
 from textenvs.rewards import RewardModel
 from textenvs.wrappers.reference_kl import VectorReferenceKL
 
@@ -138,7 +139,8 @@ class Demonstration:
         """Rank answers in two ways, to prompts of one split.
 
         Right titles of the list stand above wrong and invented ones; and what the
-        fine-tuned model has sampled is ranked by the rule.
+        fine-tuned model has sampled is ranked by the rule, where one is better than another:
+        after a few steps of fine-tuning all may be worth the same.
         """
         seed = self.settings.seed
         of_context = from_context(
@@ -148,14 +150,14 @@ class Demonstration:
             part=True,
             generator=np.random.default_rng(seed),
         )
-        sampled = from_samples(
-            policy,
-            env,
-            max(2, round(n_prompts * SAMPLED_SHARE)),
-            samples_per_prompt=SAMPLES,
-            rank_by=RULE,
-            seed=seed,
-        )
+        asked = max(2, round(n_prompts * SAMPLED_SHARE))
+        try:
+            sampled: Sequence[Ranking] = from_samples(
+                policy, env, asked, samples_per_prompt=SAMPLES, rank_by=RULE, seed=seed
+            )
+        except NothingToRankError:
+            self.console.say(f"Answers sampled to {asked} prompts: none is better than another")
+            sampled = ()
         return [*of_context, *sampled]
 
     def _reward_model(self, policy: CausalLMPolicy, rankings: Sequence[Ranking]) -> RewardModel:

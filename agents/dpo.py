@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ from agents.preference_pairs import PairSet, encode_pairs, fixed_logprobs, token
 from agents.preferences import Ranking
 from agents.supervision.descent import learning_rate_share
 from agents.supervision.epochs import EpochSampler
-from agents.validation import choice, positive, require
-from textenvs.errors import ConfigError
+from agents.validation import preference_loss
 
 Log = Callable[[Mapping[str, Any]], None]
 
@@ -51,12 +50,7 @@ class DPOConfig(SupervisedConfig):
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
         super().__post_init__()
-        positive(self, "beta")
-        choice(self, "loss_type", get_args(PreferenceLossType))
-        rule = "at least 0 and below 0.5"
-        require(self, "label_smoothing", rule, lambda value: 0 <= value < 0.5)
-        if self.loss_type == "ipo" and self.label_smoothing:
-            raise ConfigError('label_smoothing goes with loss_type="sigmoid"; leave it at 0')
+        preference_loss(self)
 
 
 def dpo(

@@ -1,6 +1,6 @@
 """Evaluation on held-out prompts: gold metrics with bootstrap intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -157,6 +157,49 @@ def bootstrap_mean(values: np.ndarray, *, seed: int = 0) -> Interval:
     mean = float(np.mean(values))
     if len(values) < 2 or np.ptp(values) == 0:
         return Interval(mean, mean, mean)
+    return percentile_interval(mean, (values,), np.mean, seed=seed)
+
+
+def clustered_mean(
+    values: Sequence[float] | np.ndarray, clusters: Sequence[Any] | np.ndarray, *, seed: int = 0
+) -> Interval:
+    """Return the mean over values with a 95% percentile bootstrap over clusters.
+
+    The pairs of one prompt share their answers, and so their mistakes; what is drawn anew is
+    therefore whole prompts (Field and Welsh, J. R. Stat. Soc. B 69(3), 2007). The mean is that
+    of all values, sum over sum, so that a prompt with many pairs weighs more.
+
+    Args:
+        values: float [M], at least one; fewer than two clusters, or values all equal, give an
+            interval of no width.
+        clusters: [M], which values belong together.
+        seed: Of the resampling.
+
+    Raises:
+        MissingDependencyError: if scipy is absent.
+    """
+    mean = float(np.mean(values))
+    _, place = np.unique(np.asarray(clusters), return_inverse=True)
+    sums, counts = np.bincount(place, weights=values), np.bincount(place).astype(float)
+    if len(sums) < 2 or np.ptp(values) == 0:
+        return Interval(mean, mean, mean)
+    return percentile_interval(mean, (sums, counts), _ratio_of_sums, seed=seed)
+
+
+def percentile_interval(
+    estimate: float, samples: tuple[np.ndarray, ...], statistic: Any, *, seed: int
+) -> Interval:
+    """Return an estimate with its 95% percentile-bootstrap interval.
+
+    Args:
+        estimate: The statistic of the samples as they are.
+        samples: float [N] each, drawn together.
+        statistic: Of the samples along `axis`.
+        seed: Of the resampling.
+
+    Raises:
+        MissingDependencyError: if scipy is absent.
+    """
     try:
         from scipy import stats
     except ImportError as error:
@@ -164,15 +207,19 @@ def bootstrap_mean(values: np.ndarray, *, seed: int = 0) -> Interval:
             "scipy", "a bootstrap interval", 'pip install "textenvs[agents]"'
         ) from error
     result = stats.bootstrap(
-        (values,),
-        np.mean,
+        samples,
+        statistic,
+        paired=len(samples) > 1,
         n_resamples=RESAMPLES,
         method="percentile",
         rng=np.random.default_rng(seed),
         batch=200,
     )
-    interval = result.confidence_interval
-    return Interval(mean, float(interval.low), float(interval.high))
+    return Interval(estimate, *map(float, result.confidence_interval))
+
+
+def _ratio_of_sums(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.asarray(sums.sum(axis) / counts.sum(axis))
 
 
 def _evaluation_env(

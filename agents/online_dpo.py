@@ -1,7 +1,6 @@
 """Online DPO: learn from which of the policy's own answers the reward prefers."""
 
 import dataclasses
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from agents.losses import PreferenceLossType, dpo_loss, policy_change
 from agents.on_policy import OnPolicyAgent
 from agents.policy import Evaluation
 from agents.rollout import Rollout
-from agents.validation import choice, positive, require
+from agents.validation import preference_loss
 from textenvs.errors import ConfigError, DoubleCountingError
 
 
@@ -38,12 +37,7 @@ class OnlineDPOConfig(OnPolicyConfig):
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
         super().__post_init__()
-        positive(self, "beta")
-        choice(self, "loss_type", get_args(PreferenceLossType))
-        rule = "at least 0 and below 0.5"
-        require(self, "label_smoothing", rule, lambda value: 0 <= value < 0.5)
-        if self.loss_type == "ipo" and self.label_smoothing:
-            raise ConfigError('label_smoothing goes with loss_type="sigmoid"; leave it at 0')
+        preference_loss(self)
         if self.kl_in == "loss":
             raise DoubleCountingError(
                 'kl_in="loss" would charge the KL a second time, since beta holds the policy to '

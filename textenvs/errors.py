@@ -17,6 +17,10 @@ class ConfigError(TextEnvsError, ValueError):
     """An option has a value that cannot work."""
 
 
+class NothingToRankError(ConfigError):
+    """Of all the answers given none is better than another."""
+
+
 class UnknownNameError(TextEnvsError, ValueError):
     """A name is not among the known ones; the message suggests near ones."""
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from agents.preferences.rankings import Ranking, RankingSet, places, ranking_fault
-from textenvs.errors import ConfigError
+from textenvs.errors import NothingToRankError
 
 EMPTY, REPEATED = "empty answers", "repeated answers"
 CONTRADICTIONS = "contradicting preferences"
@@ -86,7 +86,7 @@ class RankingCollector:
             measures: As in `RankingSet`.
 
         Raises:
-            ConfigError: if there is no ranking, with the counts and the remedy.
+            NothingToRankError: if there is no ranking, with the counts and the remedy.
         """
         return ranking_set(self._rankings, self.counts, remedy, notes=notes, measures=measures)
 
@@ -107,5 +107,5 @@ def ranking_set(
     """Return rankings with what is known of them; see `RankingCollector.finish`."""
     if not rankings:
         found = ", ".join(f"{what}: {times}" for what, times in counts.items()) or "no row at all"
-        raise ConfigError(f"nothing is left to rank ({found}); {remedy}")
+        raise NothingToRankError(f"nothing is left to rank ({found}); {remedy}")
     return RankingSet(tuple(rankings), dict(counts), tuple(notes), dict(measures or {}))

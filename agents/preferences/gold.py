@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.evaluation import RESAMPLES, Interval
+from agents.evaluation import Interval, clustered_mean
 from agents.preferences.rankings import Ranking, pairs
-from textenvs.errors import ConfigError, MissingDependencyError, UnknownNameError
+from textenvs.errors import ConfigError, UnknownNameError
 from textenvs.types import Prompt
 
 SCANNED = 300
@@ -92,7 +92,7 @@ def agreement(
     if not verdicts:
         return 0, None
     hits, groups = zip(*verdicts, strict=True)
-    return len(hits), grouped_mean(hits, groups, seed=seed)
+    return len(hits), clustered_mean(hits, groups, seed=seed)
 
 
 def _by_score(rankings: Sequence[Ranking], gold: Gold) -> list[tuple[float, str]]:
@@ -148,42 +148,3 @@ def oracle_notes(rankings: Sequence[Ranking], env: Any) -> tuple[str, ...]:
         f"the environment's right answer stands last in {last} rankings and first in {first}, "
         "so the chosen and the rejected answers look swapped",
     )
-
-
-def grouped_mean(values: Sequence[float], groups: Sequence[str], *, seed: int = 0) -> Interval:
-    """Return the mean of values with the 95% interval of a bootstrap that keeps groups whole.
-
-    The values of a group (the pairs of a prompt) are not independent, so groups are drawn:
-    the percentile bootstrap of a ratio of sums (Davison and Hinkley, 1997), 2,000 resamples.
-
-    Args:
-        values: float [N], at least one; fewer than two groups, or values all equal, give an
-            interval of no width.
-        groups: The group of each.
-        seed: Of the resampling.
-    """
-    _, row = np.unique(np.asarray(groups), return_inverse=True)
-    sums, sizes = np.bincount(row, values), np.bincount(row).astype(float)
-    mean = float(np.mean(values))
-    if len(sums) < 2 or np.ptp(values) == 0:
-        return Interval(mean, mean, mean)
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise MissingDependencyError(
-            "scipy", "a bootstrap interval", 'pip install "textenvs[agents]"'
-        ) from error
-    result = stats.bootstrap(
-        (sums, sizes),
-        _ratio,
-        paired=True,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-        batch=200,
-    )
-    return Interval(mean, *map(float, result.confidence_interval))
-
-
-def _ratio(sums: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.asarray(sums.sum(axis) / sizes.sum(axis))

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.table import Table
 
-from agents.evaluation import Interval, bootstrap_mean
-from agents.preferences.gold import Gold, agreement, grouped_mean
+from agents.evaluation import Interval, bootstrap_mean, clustered_mean
+from agents.preferences.gold import Gold, agreement
 from agents.preferences.rankings import Pair, Ranking, RankingSet, pairs
 from textenvs.errors import ConfigError
 
@@ -74,7 +74,7 @@ def statistics(
 def _lengths(found: Sequence[Pair], seed: int) -> Statistics:
     lengths = np.array([(len(pair.chosen), len(pair.rejected)) for pair in found], float)
     longer = (np.sign(lengths[:, 0] - lengths[:, 1]) + 1) / 2
-    chosen_longer = grouped_mean(longer.tolist(), [pair.group for pair in found], seed=seed)
+    chosen_longer = clustered_mean(longer.tolist(), [pair.group for pair in found], seed=seed)
     return {
         "longer is chosen": chosen_longer,
         "length ruler": max(chosen_longer.mean, 1 - chosen_longer.mean),

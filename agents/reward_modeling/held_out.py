@@ -6,10 +6,9 @@ from itertools import permutations
 
 import numpy as np
 
-from agents.evaluation import Interval
+from agents.evaluation import Interval, clustered_mean
 from agents.preferences.rankings import Ranking
 from agents.reward_modeling.calibration import Calibration, calibrate
-from agents.reward_modeling.clustered import clustered_mean
 from textenvs.errors import ConfigError
 from textenvs.prompts import normalise
 from textenvs.rewards.learned.model import RewardModel

@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.evaluation import RESAMPLES, Interval
+from agents.evaluation import Interval, percentile_interval
 from agents.policy import CausalLMPolicy
 from agents.supervision.examples import Example
 from agents.supervision.rows import laid_out, micro_batches, packed_rows, single_rows
 from textenvs.decoding import autocast
-from textenvs.errors import MissingDependencyError
 from textenvs.teacher_forcing.packing import Packing
 from textenvs.teacher_forcing.scoring import score_completions
 from textenvs.teacher_forcing.trunk import longest_shareable
@@ -143,22 +142,7 @@ def perplexity_of(losses: Losses, *, seed: int = 0) -> Interval:
     mean = float(_perplexity(losses.nats, losses.tokens))
     if len(losses.tokens) < 2:
         return Interval(mean, mean, mean)
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise MissingDependencyError(
-            "scipy", "a bootstrap interval", 'pip install "textenvs[agents]"'
-        ) from error
-    found = stats.bootstrap(
-        losses,
-        _perplexity,
-        paired=True,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-        batch=200,
-    ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+    return percentile_interval(mean, tuple(losses), _perplexity, seed=seed)
 
 
 def _perplexity(nats: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from agents.evaluation import clustered_mean
 from agents.preferences import (
     Ranking,
     RankingSet,
@@ -17,7 +18,6 @@ from agents.preferences import (
     statistics,
     statistics_table,
 )
-from agents.preferences.gold import grouped_mean
 from textenvs.errors import ConfigError
 from textenvs.types import Prompt
 
@@ -83,14 +83,14 @@ def test_the_interval_keeps_groups_whole() -> None:
     rng = np.random.default_rng(0)
     values = rng.integers(0, 2, 60).astype(float)
     names = [f"g{i}" for i in range(60)]
-    once = grouped_mean(values.tolist(), names)
-    often = grouped_mean(np.repeat(values, 10).tolist(), np.repeat(names, 10).tolist())
+    once = clustered_mean(values.tolist(), names)
+    often = clustered_mean(np.repeat(values, 10).tolist(), np.repeat(names, 10).tolist())
     assert often == pytest.approx(once)
-    apart = grouped_mean(np.repeat(values, 10).tolist(), [f"g{i}" for i in range(600)])
+    apart = clustered_mean(np.repeat(values, 10).tolist(), [f"g{i}" for i in range(600)])
     assert apart.high - apart.low < 0.5 * (once.high - once.low)
     normal = 1.96 * values.std() / np.sqrt(60)
     assert once.high - once.mean == pytest.approx(normal, rel=0.15)
-    assert grouped_mean(values.tolist(), names, seed=0) == once
+    assert clustered_mean(values.tolist(), names, seed=0) == once
 
 
 @pytest.mark.parametrize(

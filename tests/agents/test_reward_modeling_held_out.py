@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.evaluation import bootstrap_mean
+from agents.evaluation import bootstrap_mean, clustered_mean
 from agents.preferences import Ranking
 from agents.reward_modeling.calibration import calibrate, plot_calibration
-from agents.reward_modeling.clustered import clustered_mean
 from agents.reward_modeling.held_out import (
     MEAN,
     LengthRuler,
