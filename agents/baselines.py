@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from agents.modeling.frozen_copy import frozen_copy
 from agents.plans import PlanPlayer, Plans
 from agents.policy import CausalLMPolicy
-from textenvs.row_cache import DecodeState
+from agents.seeded_player import SeededPlayer
 
 
 class Random:
@@ -70,7 +69,7 @@ class Oracle:
         return self.player.predict(observation, state, episode_start)
 
 
-class Reference:
+class Reference(SeededPlayer):
     """A model as it is now, whatever becomes of it later: what training is compared with."""
 
     def __init__(self, model: CausalLMPolicy | str | Path, seed: int = 0) -> None:
@@ -84,19 +83,7 @@ class Reference:
             UnknownNameError: if a name leads nowhere.
         """
         if isinstance(model, CausalLMPolicy):
-            self.policy = frozen_copy(model)
+            policy = frozen_copy(model)
         else:
-            self.policy = CausalLMPolicy.from_pretrained(model)
-        self.generator = torch.Generator(self.policy.device).manual_seed(seed)
-
-    def predict(
-        self,
-        observation: Mapping[str, np.ndarray],
-        state: DecodeState | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, DecodeState]:
-        """Choose actions; see `CausalLMPolicy.predict`."""
-        return self.policy.predict(
-            observation, state, episode_start, deterministic, generator=self.generator
-        )
+            policy = CausalLMPolicy.from_pretrained(model)
+        super().__init__(policy, seed)

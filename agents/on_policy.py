@@ -27,10 +27,10 @@ from agents.modeling.averaging import AveragedWeights
 from agents.policy import CausalLMPolicy, Evaluation
 from agents.pretraining_mix import PretrainingMix
 from agents.rollout import Rollout, collect
+from agents.seeded_player import SeededPlayer
 from agents.token_rewards import TokenRewards, token_rewards
 from agents.update_metrics import batch_metrics, means, rollout_metrics
 from textenvs.errors import ConfigError
-from textenvs.row_cache import DecodeState
 from textenvs.teacher_forcing.micro_batches import micro_batches
 from textenvs.wrappers.reference_kl import KLShaping, find_shaping
 
@@ -38,7 +38,7 @@ Callback = Callable[[Mapping[str, float]], bool | None]
 Recorder = Callable[[Rollout, Batch], None]
 
 
-class OnPolicyAgent(ABC):
+class OnPolicyAgent(SeededPlayer, ABC):
     """A causal language model that learns from its own rollouts.
 
     `learn` alternates rollouts of whole episodes with updates. If the environment pays
@@ -79,7 +79,8 @@ class OnPolicyAgent(ABC):
             DoubleCountingError: if the KL would be charged twice.
             ModelError: if the policy knows fewer tokens than the environment.
         """
-        self.policy, self.env, self.seed = policy, env, seed
+        super().__init__(policy, seed)
+        self.env, self.seed = env, seed
         self.config = self.config_class() if config is None else config
         self.pretraining, self.recorder = pretraining, None
         self.shaping: KLShaping | None = find_shaping(env)
@@ -94,7 +95,6 @@ class OnPolicyAgent(ABC):
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         decay = self.config.ema_decay
         self.average = None if decay is None else AveragedWeights(self.parameters, decay)
-        self.generator = torch.Generator(policy.device).manual_seed(seed)
         self.num_timesteps = self.num_updates = 0
         self.env.reset(seed=seed)
 
@@ -395,18 +395,6 @@ class OnPolicyAgent(ABC):
     def _micro_batches(self, batch: Batch, rows: Tensor) -> list[Tensor]:
         return micro_batches(
             batch.attention_mask, batch.start, rows, batch.groups, self.config.micro_batch_tokens
-        )
-
-    def predict(
-        self,
-        observation: Mapping[str, np.ndarray],
-        state: DecodeState | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, DecodeState]:
-        """Choose actions; see `CausalLMPolicy.predict`."""
-        return self.policy.predict(
-            observation, state, episode_start, deterministic, generator=self.generator
         )
 
     def save(self, path: str | Path) -> Path:

@@ -9,7 +9,6 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any
 
 import tomli_w
 
+from agents.machine import machine
 from textenvs.errors import ConfigError
 from textenvs.files import write_text as write_text
 
@@ -67,7 +67,7 @@ class RunFolder:
         manifest = {
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "python": platform.python_version(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+            "machine": machine(),
             "packages": package_versions(),
             "summary": _finite(summary),
         }

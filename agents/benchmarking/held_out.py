@@ -11,6 +11,7 @@ from agents.evaluation import play_prompts
 from agents.full_kl import full_kl_and_entropy
 from agents.policy import CausalLMPolicy
 from agents.rollout_metrics import term_metrics
+from agents.seeded_player import SeededPlayer
 from textenvs.benchmark.measures import (
     SELF_BLEU_TEXTS,
     context_texts,
@@ -24,7 +25,6 @@ from textenvs.benchmark.measures import (
 from textenvs.reference import Reference
 from textenvs.rendering import token_pieces
 from textenvs.rewards.results import paid_at_the_end
-from textenvs.row_cache import DecodeState
 from textenvs.types import Prompt
 from textenvs.vector_env import TextVectorEnv
 
@@ -226,32 +226,6 @@ class HeldOut:
             lengths = mask[at : at + rows, start:].sum(1, dtype=np.int64).tolist()
             found += [(kl[i, :n], entropy[i, :n]) for i, n in enumerate(lengths)]
         return found
-
-
-class SeededPlayer:
-    """A policy that answers with a generator of its own, begun anew with each player."""
-
-    def __init__(self, policy: CausalLMPolicy, seed: int) -> None:
-        """Seed the generator.
-
-        Args:
-            policy: As it is when it is asked; no copy.
-            seed: Of sampling.
-        """
-        self.policy = policy
-        self.generator = torch.Generator(policy.device).manual_seed(seed)
-
-    def predict(
-        self,
-        observation: Mapping[str, np.ndarray],
-        state: DecodeState | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, DecodeState]:
-        """Choose actions; see `CausalLMPolicy.predict`."""
-        return self.policy.predict(
-            observation, state, episode_start, deterministic, generator=self.generator
-        )
 
 
 def finished_rows(

@@ -2,8 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 from measures import PUBLISHED
 from scipy import stats
 
+from agents.machine import machine
 from agents.runs import write_text
 
 PACKAGES = ("textenvs", "torch", "transformers", "peft", "rapidfuzz")
@@ -51,8 +50,7 @@ def _lines(settings: Any, results: list[dict[str, Any]]) -> list[str]:
         "trained ones read the same prompt in the model's chat template. A title belongs to one "
         f"split; the {settings.prompts} test prompts list test titles only, answered greedily.",
         "",
-        f"Machine: {platform.machine()}, {os.cpu_count()} processors, {settings.device}. "
-        f"{versions}.",
+        f"Machine: {machine()}; the model on {settings.device}. {versions}.",
         "",
         *_table(results),
         "",
@@ -64,8 +62,8 @@ def _lines(settings: Any, results: list[dict[str, Any]]) -> list[str]:
         "",
         "## The curve",
         "",
-        f"`strict` on {settings.curve_prompts} validation prompts, whose titles are in no other "
-        "split, against seconds of PPO training (evaluation left out).",
+        f"On {settings.curve_prompts} validation prompts, whose titles are in no other split, "
+        f"against seconds of PPO training (evaluation left out). {_cost(results)}",
         "",
         *_curves(results),
     ]
@@ -104,6 +102,15 @@ def _interval_words(seeds: int) -> str:
     if seeds == 1:
         return "One seed; 95% bootstrap intervals over prompts say nothing of other seeds."
     return f"Means over {seeds} seeds with 95% Student intervals."
+
+
+def _cost(results: list[dict[str, Any]]) -> str:
+    """Return what an update of PPO cost."""
+    ends = [result["curve"][-1] for result in results if result.get("curve")]
+    if not any(end["update"] for end in ends):
+        return ""
+    seconds = sum(end["seconds"] for end in ends) / sum(end["update"] for end in ends)
+    return f"An update took {seconds:.0f} s; with glibc's allocator more, see docs/processors.md."
 
 
 def _curves(results: list[dict[str, Any]]) -> list[str]:
