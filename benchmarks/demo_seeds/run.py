@@ -54,7 +54,7 @@ def report(manifests: list[dict], jobs: int) -> str:
         "rankings and rollouts; all start from the shipped base model and answer the same 300 "
         "held-out lists of 8 films greedily.",
         "",
-        f"Machine: {first['machine']}, CPU only, network off. "
+        f"Machine: {first['machine']}, CPU only. "
         + ", ".join(f"{k} {v}" for k, v in first["packages"].items() if v)
         + f". Seconds a seed, {jobs} side by side: "
         + ", ".join(format(s["seconds"], ".0f") for s in seeds)
