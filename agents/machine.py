@@ -16,8 +16,8 @@ def machine() -> str:
 def allocator() -> str:
     """Return the name of the library that gives out memory: preloaded, or the C library.
 
-    Tensors on processors are allocated by `posix_memalign`, whose cost differs between
-    libraries by more than most settings of the training do; see docs/processors.md.
+    Runs are not faster with one or the other in general, but seconds measured under
+    different ones cannot be compared; see docs/processors.md.
     """
     try:
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")

@@ -5,13 +5,9 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.machine import allocator, machine
+from agents.machine import machine
 from textenvs.plugins import PLUGIN_FAULTS
 
-PRELOAD = (
-    "glibc's allocator; on processors a model of 100M parameters or more trains faster with "
-    "jemalloc or tcmalloc preloaded, see docs/processors.md"
-)
 OWN = Path(__file__).resolve().parents[1]
 NEEDED = ("gymnasium", "numpy", "tokenizers", "rapidfuzz", "rich", "jinja2", "tyro")
 FOR_AGENTS = ("torch", "transformers", "peft", "safetensors", "scipy", "stable_baselines3")
@@ -44,8 +40,6 @@ def examine() -> list[Finding]:
     findings.append(Finding("machine", machine()))
     if importlib.util.find_spec("torch") is not None:
         findings.append(_processor())
-    if allocator().startswith("glibc"):
-        findings.append(Finding("memory", PRELOAD))
     return findings
 
 

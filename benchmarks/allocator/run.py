@@ -99,12 +99,14 @@ def report(library: str, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> str
         library: Name of the preloaded file.
         runs: Case -> variant -> one run a turn.
     """
+    turns = len(next(iter(runs.values()))[PLAIN])
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("torch", "peft"))
     lines = [
         "# The allocator under training on processors",
         "",
-        f"Command: `python benchmarks/allocator/run.py --preload {library} --write`. Each line is "
-        "a fresh process; the variants take turns.",
+        "Command: `python benchmarks/allocator/run.py "
+        f"--preload {library} --turns {turns} --write`. "
+        "Each line is a fresh process; the variants take turns.",
         "",
         f"Machine: {machine()}. {versions}. *{KEEPING}*: "
         + " ".join(f"`{name}={value}`" for name, value in KEEPS.items())
@@ -118,8 +120,8 @@ def report(library: str, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> str
             "| allocator | turn | seconds of each update | ratio | peak, GiB |",
             "|---|---|---|---|---|",
         ]
-        for name, turns in variants.items():
-            for turn, run in enumerate(turns):
+        for name, measured in variants.items():
+            for turn, run in enumerate(measured):
                 shown = " ".join(format(s, ".1f") for s in run.seconds)
                 ratio = run.last_half / variants[library][turn].last_half
                 lines.append(f"| {name} | {turn} | {shown} | {ratio:.2f} | {run.peak:.1f} |")
@@ -134,8 +136,8 @@ def report(library: str, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> str
     same = all(
         run.learned == variants[PLAIN][0].learned
         for variants in runs.values()
-        for turns in variants.values()
-        for run in turns
+        for measured in variants.values()
+        for run in measured
     )
     equal = "equal bit for bit" if same else "NOT equal"
     lines += [f"Losses and KL of all updates were {equal} under every allocator.", ""]

@@ -110,7 +110,7 @@ def _cost(results: list[dict[str, Any]]) -> str:
     if not any(end["update"] for end in ends):
         return ""
     seconds = sum(end["seconds"] for end in ends) / sum(end["update"] for end in ends)
-    return f"An update took {seconds:.0f} s; with glibc's allocator more, see docs/processors.md."
+    return f"An update took {seconds:.0f} s."
 
 
 def _curves(results: list[dict[str, Any]]) -> list[str]:

@@ -5,7 +5,6 @@ import platform
 
 import pytest
 
-from agents.cli import main
 from agents.machine import allocator, machine, preloaded
 
 MAPS = """\
@@ -32,14 +31,3 @@ def test_a_preloaded_allocator_is_recognised(library: str, expected: str | None)
 def test_the_machine_is_told_with_its_allocator() -> None:
     assert machine() == f"{platform.machine()}, {os.cpu_count()} processors, {allocator()}"
     assert allocator()
-
-
-def test_doctor_recommends_another_allocator_under_glibc(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("agents.command_line.doctor.allocator", lambda: "glibc 2.36")
-    assert main(["doctor"]) == 0
-    assert "docs/processors.md" in " ".join(capsys.readouterr().out.split())
-    monkeypatch.setattr("agents.command_line.doctor.allocator", lambda: "jemalloc")
-    assert main(["doctor"]) == 0
-    assert "docs/processors.md" not in " ".join(capsys.readouterr().out.split())
