@@ -1,7 +1,7 @@
 """Answer only from the list: base, SFT and PPO with LoRA, judged on held-out titles.
 
 `python examples/context_only/run.py` trains SmolLM2-135M-Instruct on lists of 10 titles, BBC news
-and films together. On two processor cores SFT took 23 minutes and an update of PPO one to three;
+and films together. On two processor cores SFT took 23 minutes and PPO 26, an hour in all;
 `--device cuda --items 30 --seeds 5` is the size of the published experiment. A stage that stands
 in the run folder is not run again, so a run that was stopped goes on; `--write` puts the table
 into README.md beside this file.
