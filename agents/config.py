@@ -1,7 +1,7 @@
 """Settings of the learners: frozen, validated, each with its source."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from agents.validation import choice, count, not_negative, positive, require, share
 from textenvs.errors import ConfigError
@@ -12,6 +12,7 @@ KLPlace = Literal["reward", "loss"]
 MissingEOS = Literal["subtract", "replace"]
 Schedule = Literal["linear", "cosine"]
 Adapter = Literal["merge", "keep"]
+PreferenceLossType = Literal["sigmoid", "ipo"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,3 +215,13 @@ class SFTConfig(SupervisedConfig):
     """
 
     packing: bool = False
+
+
+def preference_loss(config: Any) -> None:
+    """Refuse fields `beta`, `loss_type`, `label_smoothing` that are no preference loss."""
+    positive(config, "beta")
+    choice(config, "loss_type", get_args(PreferenceLossType))
+    rule = "at least 0 and below 0.5"
+    require(config, "label_smoothing", rule, lambda value: 0 <= value < 0.5)
+    if config.loss_type == "ipo" and config.label_smoothing:
+        raise ConfigError('label_smoothing goes with loss_type="sigmoid"; leave it at 0')

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.config import SupervisedConfig
+from agents.config import PreferenceLossType, SupervisedConfig, preference_loss
 from agents.evaluation import Interval, bootstrap_mean
-from agents.losses import PreferenceLossType, dpo_loss, policy_change
+from agents.losses import dpo_loss, policy_change
 from agents.policy import CausalLMPolicy
 from agents.preference_pairs import PairSet, encode_pairs, fixed_logprobs, token_logprobs
 from agents.preferences import Ranking
 from agents.supervision.descent import learning_rate_share
 from agents.supervision.epochs import EpochSampler
-from agents.validation import preference_loss
 
 Log = Callable[[Mapping[str, Any]], None]
 

@@ -4,15 +4,14 @@ The count is an argument because a batch may be cut into micro-batches: dividing
 the tokens of the whole batch makes accumulated gradients equal to those of one pass.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from agents.config import PreferenceLossType
 from textenvs.errors import UnknownNameError
-
-PreferenceLossType = Literal["sigmoid", "ipo"]
 
 LOG_RATIO_BOUND = 20.0
 """Log-ratios are clamped to this before exp, which would overflow (verl, OpenRLHF)."""

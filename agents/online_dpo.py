@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from agents.batch import Batch, BatchSize
-from agents.config import OnPolicyConfig
-from agents.losses import PreferenceLossType, dpo_loss, policy_change
+from agents.config import OnPolicyConfig, PreferenceLossType, preference_loss
+from agents.losses import dpo_loss, policy_change
 from agents.on_policy import OnPolicyAgent
 from agents.policy import Evaluation
 from agents.rollout import Rollout
-from agents.validation import preference_loss
 from textenvs.errors import ConfigError, DoubleCountingError
 
 

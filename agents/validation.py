@@ -3,9 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
-from agents.losses import PreferenceLossType
 from textenvs.errors import ConfigError, UnknownNameError
 
 
@@ -68,13 +67,3 @@ def choice(config: Any, name: str, choices: Sequence[str]) -> None:
     value = getattr(config, name)
     if value not in choices:
         raise UnknownNameError(name, str(value), choices)
-
-
-def preference_loss(config: Any) -> None:
-    """Refuse fields `beta`, `loss_type`, `label_smoothing` that are no preference loss."""
-    positive(config, "beta")
-    choice(config, "loss_type", get_args(PreferenceLossType))
-    rule = "at least 0 and below 0.5"
-    require(config, "label_smoothing", rule, lambda value: 0 <= value < 0.5)
-    if config.loss_type == "ipo" and config.label_smoothing:
-        raise ConfigError('label_smoothing goes with loss_type="sigmoid"; leave it at 0')

@@ -141,7 +141,8 @@ class Experiment:
 
         def log(metrics: Mapping[str, float]) -> bool:
             self._log(metrics)
-            if agent.num_updates % settings.updates_a_point == 0:
+            last = agent.num_updates == settings.updates
+            if last or agent.num_updates % settings.updates_a_point == 0:
                 self._point(agent)
             return agent.num_updates < settings.updates
 

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it refuses, what it leaves behind."""
 
 import json
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -253,3 +254,9 @@ def test_a_finished_run_is_not_overwritten() -> None:
     with pytest.raises(ConfigError, match="holds a finished run"):
         RunFolder("runs/mine")
     assert free_folder("mine") == Path("runs/mine-2")
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    words = "import sys, agents.cli, agents.command_line.settings; print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert ended.stdout.split() == ["False"], ended.stderr
